@@ -1,0 +1,1 @@
+"""carkp_carfusion."""
