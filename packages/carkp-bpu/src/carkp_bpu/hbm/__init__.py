@@ -1,0 +1,1 @@
+"""The ``.hbm`` file: instruction set, encoding, listing, container."""
