@@ -1,0 +1,1 @@
+"""The keypoint network and what stands around it: loss, heatmap codec, pretrained weights."""
