@@ -153,8 +153,7 @@ class CompileResult:
 
     def to_json(self) -> dict[str, Any]:
         """The fixed machine-readable form."""
-        fields = ("march", "sram_bytes", "latency_ms", "fps", "ddr_bytes_per_frame")
-        fields += ("ddr_bytes_lower_bound", "sram_peak_bytes")
+        fields = [f.name for f in attrs.fields(PerformanceReport) if f.name != "details"]
         head = {"hbm": None if self.hbm is None else str(self.hbm), "sha256": self.sha256}
         return head | {name: getattr(self.performance, name) for name in fields} | {"ok": self.check.ok}
 

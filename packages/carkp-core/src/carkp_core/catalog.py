@@ -58,9 +58,7 @@ class Component:
     @kind.validator
     def _check_kind(self, _attribute: object, value: str) -> None:
         if value not in KINDS:
-            raise PluginError(
-                f"component {self.name!r} has an unknown kind", seen=value, allowed=", ".join(KINDS)
-            )
+            raise PluginError(f"component {self.name!r} has an unknown kind", seen=value, allowed=", ".join(KINDS))
 
     def resolve(self) -> Callable[..., Any]:
         """Import and return the callable behind the name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -34,9 +34,11 @@ def progress(description: str, total: int | None, console: Console | None = None
         yield advance
 
 
-def track(items: Iterable[T], description: str, total: int | None = None, console: Console | None = None) -> Iterator[T]:
+def track(
+    items: Iterable[T], description: str, total: int | None = None, console: Console | None = None
+) -> Iterator[T]:
     """Iterate over ``items`` while reporting progress."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(description, total, console) as advance:
         for item in items:
@@ -58,8 +60,9 @@ def _bar(description: str, total: int | None, console: Console) -> Iterator[Adva
         task = bar.add_task(description, total=total, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
-            fields = {} if note is None else {"note": note}
-            bar.update(task, advance=steps, **fields)
+            bar.advance(task, steps)
+            if note is not None:
+                bar.update(task, note=note)
 
         yield advance
 

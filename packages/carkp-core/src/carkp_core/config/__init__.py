@@ -1,0 +1,1 @@
+"""Configs: Python files of dicts with ``type``, located, overridden, checked, and built."""
