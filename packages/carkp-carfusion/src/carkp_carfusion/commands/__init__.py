@@ -1,0 +1,1 @@
+"""Commands of the CarFusion package: each module holds one thin click command."""

@@ -1,0 +1,1 @@
+"""Data: raw frames -> crops -> a packed data set -> samples and batches."""

@@ -1,0 +1,140 @@
+"""Samples from a packed data set.
+
+A sample is a dict; a batch (`carkp_carfusion.data.collate.collate_2d`) has the same keys, tensors stacked:
+
+==================  ==================================================================================================
+``img``             RGB uint8 [H, W, 3]; after `ToTensor` a float32 tensor [3, H, W]
+``gt_ldmk``         float32 [K, 2], x and y in pixels of ``img``
+``gt_ldmk_attr``    float32 [K], 1 where the point is valid, else 0
+``transform_xy``    float64 [2, 3], the affine map from the stored image's pixels to those of ``img``
+``img_name``        the image's path in the cropped data
+``img_height``, ``img_width``   size of the stored image
+``index``           the sample's index
+``gt_heatmap``, ``gt_heatmap_weight``   float32 [K, h, w], where `GenerateHeatmapTarget` is used
+==================  ==================================================================================================
+
+While the transforms run there is also ``flip_index``: K indices, the skeleton's left/right exchange.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from carkp_carfusion.data import geometry
+from carkp_carfusion.data.images import decode_image
+from carkp_carfusion.data.lmdb_store import PackStore
+from carkp_carfusion.skeleton import Skeleton
+from carkp_core.errors import DataError
+
+Sample = dict[str, Any]
+Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class CarfusionPackData(Dataset[Sample]):
+    """The data set of one ``<split>_lmdb`` folder.
+
+    Randomness is a function of (seed, epoch, index) alone: not of the worker, the order or the number of processes.
+
+    Parameters
+    ----------
+    data_path:
+        A folder made by ``carkp carfusion-packer``.
+    transforms:
+        Called one after the other as ``transform(sample, rng)``.
+    seed:
+        The first of the three numbers that all randomness comes from.
+
+    Raises
+    ------
+    DataError
+        If there is no packed data set, or it is damaged or of another format version.
+    """
+
+    def __init__(self, data_path: str | Path, transforms: Sequence[Transform] | None = None, seed: int = 0) -> None:
+        self.data_path = Path(data_path)
+        self.transforms = tuple(transforms or ())
+        self.seed = seed
+        self._store = PackStore(data_path)
+        header = self._store.header()
+        self._count = header.count
+        self.skeleton: Skeleton = header.skeleton
+        # In shared memory, so that workers that outlive an epoch see the next one's number too.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._ready_pid: int | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose randomness the next samples have, in this process and in its workers."""
+        self._epoch[0] = epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch last set; 0 at first."""
+        return int(self._epoch[0])
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.replay(index, self.epoch)
+
+    def replay(self, index: int, epoch: int) -> Sample:
+        """Sample ``index`` as it is in ``epoch``, whatever epoch is set.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        DataError
+            If its record or image is damaged.
+        """
+        index = operator.index(index)
+        if not -self._count <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        index %= self._count
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.raw(index)
+        sample["flip_index"] = self.skeleton.flip_index
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        sample.pop("flip_index", None)
+        return sample
+
+    def raw(self, index: int) -> Sample:
+        """Sample ``index`` (0..N-1) before any transform."""
+        self._prepare_process()
+        packed = self._store.sample(index)
+        image = decode_image(packed.image)
+        if image is None:
+            raise DataError(
+                "an image of the packed data set does not decode",
+                where=f"{self.data_path}[{index}]",
+                seen=packed.name,
+                remedy="pack the data again with `carkp carfusion-packer`",
+            )
+        height, width = image.shape[:2]
+        return {
+            "img": image,
+            "gt_ldmk": packed.rows[:, :2].copy(),
+            "gt_ldmk_attr": packed.rows[:, 2].copy(),
+            "transform_xy": geometry.identity(),
+            "img_name": packed.name,
+            "img_height": height,
+            "img_width": width,
+            "index": index,
+        }
+
+    def _prepare_process(self) -> None:
+        """Once in each process: loader workers are the parallelism, so OpenCV must not add threads to them."""
+        if self._ready_pid != os.getpid():
+            self._ready_pid = os.getpid()
+            if get_worker_info() is not None:
+                cv2.setNumThreads(0)
