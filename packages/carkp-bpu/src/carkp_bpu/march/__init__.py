@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from carkp_core.errors import BackendError
-
 from carkp_bpu.march.base import Fact, March, Range
 from carkp_bpu.march.bayes import BAYES, BAYES_E
 from carkp_bpu.march.bernoulli2 import BERNOULLI2
 from carkp_bpu.march.nash import NASH_E, NASH_M
+from carkp_core.errors import BackendError
 
 MARCHES: tuple[March, ...] = (BERNOULLI2, BAYES, BAYES_E, NASH_E, NASH_M)
 

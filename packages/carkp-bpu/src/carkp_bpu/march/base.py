@@ -52,7 +52,8 @@ def reassumed(record: T, reason: str) -> T:
     """The same limits for another march, each marked as an assumption with this reason."""
     inst: Any = record
     facts = {f.name: Fact(getattr(inst, f.name).value, reason, True) for f in attrs.fields(type(inst))}
-    return attrs.evolve(inst, **facts)
+    changed: T = attrs.evolve(inst, **facts)
+    return changed
 
 
 @frozen
@@ -93,6 +94,12 @@ class ConvLimits:
     plain_channels: Fact[int]
     #: Channels in or out of each group of any other convolution.
     group_channels: Fact[int]
+    #: Channels in or out of a fully connected layer: a 1x1 kernel on a 1x1 map.
+    linear_channels: Fact[int]
+    #: Blocks of four output channels of an int8 fully connected layer; None: not limited.
+    linear_output_blocks: Fact[int | None]
+    #: Output channels of a convolution that ends the graph.
+    tail_channels: Fact[int]
     #: kernel_h * kernel_w * input channels of a group.
     kernel_volume: Fact[int]
     stride: Fact[Range]
@@ -137,6 +144,7 @@ class PoolLimits:
     max_kernel: Fact[Range]
     max_stride: Fact[Range]
     max_padding: Fact[Range]
+    max_dilation: Fact[bool]
     avg_kernel: Fact[Range]
     avg_stride: Fact[Range]
     avg_padding: Fact[Range]
@@ -164,16 +172,18 @@ class ElementwiseLimits:
     table_elements: Fact[int | None]
     #: Sigmoid has a limit of its own: the smaller of two aligned sizes.
     sigmoid_aligned_elements: Fact[int | None]
+    #: Functions whose tables have no limit of size, and functions that run on the CPU.
+    unlimited_functions: Fact[tuple[str, ...]]
+    cpu_functions: Fact[tuple[str, ...]]
     dtypes: Fact[tuple[str, ...]]
 
 
 @frozen
 class ShapeLimits:
-    """Limits of concat, slice, pad, resize, reshape and transpose."""
+    """Limits of concat, resize, reshape, transpose and what else moves data."""
 
     concat_inputs: Fact[Range]
     concat_channels: Fact[int]
-    pad_axes: Fact[tuple[str, ...]]
     #: Integer upsampling factors of a nearest resize are powers of two.
     nearest_power_of_two: Fact[bool]
     bilinear_power_of_two: Fact[bool]

@@ -74,7 +74,7 @@ def _march(name: str, chips: str, hardware: Hardware, launch_us: Fact[float]) ->
         pool=attrs.evolve(reassumed(POOL, _FROM_BAYES), max_dtypes=_j6(INT8_INT16)),
         elementwise=reassumed(ELEMENTWISE, _FROM_BAYES),
         shape=reassumed(SHAPE, _FROM_BAYES),
-        note="Only part of nash's limits is published. Ask the vendor's compiler for advice before relying on a verdict.",
+        note="Only part of nash's limits is published. Ask the vendor's compiler before relying on a verdict.",
     )
 
 
