@@ -2,12 +2,13 @@
 
 Shapes: ``N`` batch, ``K`` keypoints, ``A`` thresholds.
 
-The variant of PCK matters, so here it is in full. PCK@alpha is the share of valid points whose prediction is closer than
-(strictly) ``alpha`` times the longer side of the box round that sample's *valid* points, counted over all points of all
-samples together (micro average). A sample whose valid points all coincide has a box of size 0: no prediction is strictly
-closer than that, so its points count as missed. AUC is the mean of PCK at 0.005, 0.010, ..., 0.100.
+The variant of PCK matters, so here it is in full. PCK@alpha is the share of valid points whose prediction is closer
+than (strictly) ``alpha`` times the longer side of the box round that sample's *valid* points, counted over all points
+of all samples together (micro average). A sample whose valid points all coincide has a box of size 0: no prediction is
+strictly closer than that, so its points count as missed. AUC is the mean of PCK at 0.005, 0.010, ..., 0.100.
 
-Accumulators hold integers only (distances in steps of 2**-20 pixels), so that a sum over processes is exact and no order of samples changes a digit.
+Accumulators hold integers only (distances in steps of 2**-20 pixels), so that a sum over processes is exact and no
+order of samples changes a digit.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _SAMPLES, _POINTS, _STEPS, _LOST, _FIRST_HIT = range(5)
 
 def distances(pred_xy: Tensor, gt_xy: Tensor) -> Tensor:
     """Return the distance of each point, float64 ``[N, K]``, of ``[N, K, 2]`` each. Never writes into an argument."""
-    return torch.linalg.vector_norm(pred_xy.double() - gt_xy.double(), dim=-1)
+    found: Tensor = torch.linalg.vector_norm(pred_xy.double() - gt_xy.double(), dim=-1)
+    return found
 
 
 def box_sides(gt_xy: Tensor, valid: Tensor) -> Tensor:
@@ -133,11 +135,8 @@ class KeypointMetric:
         post_process: nn.Module | None = None,
         alphas: Sequence[float] = (),
     ) -> None:
-        for alpha in alphas:
-            if not alpha > 0:
-                raise ConfigError(
-                    "a threshold of PCK is not positive", seen=f"alpha={alpha}", allowed="for example 0.1"
-                )
+        if not all(alpha > 0 for alpha in alphas):
+            raise ConfigError("a threshold of PCK is not positive", seen=f"alpha={alphas}", allowed="for example 0.1")
         self.alphas = tuple(float(alpha) for alpha in alphas)
         self.feat_stride = feat_stride
         self.img_shape = None if img_shape is None else tuple(img_shape)

@@ -113,7 +113,7 @@ class LayerStyle:
     bn_kwargs: Mapping[str, Any]
 
     def conv_bn(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-        """Return a convolution without bias, followed by batch norm: ``[N, c_in, H, W]`` to ``[N, c_out, H/s, W/s]``."""
+        """Return a convolution without bias and its batch norm: ``[N, c_in, H, W]`` to ``[N, c_out, H/s, W/s]``."""
         conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(c_out, **self.bn_kwargs)))
 
@@ -140,7 +140,9 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        squeezed = self.act(self.reduce(self.pool(x)))
+        gated: Tensor = x * self.gate(self.expand(squeezed))
+        return gated
 
 
 class MBConv(nn.Module):
@@ -160,7 +162,7 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and c_in == stage.channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x)
+        y: Tensor = self.layers(x)
         return x + y if self.residual else y
 
 
@@ -191,10 +193,8 @@ class EfficientNet(nn.Module):
 
         #: A feature map is the last one of its stride.
         self._tapped = tuple(i for i in range(len(stages)) if i + 1 == len(stages) or stages[i + 1].stride == 2)
-        self.feature_info = tuple(
-            FeatureInfo(stages[i].channels, 2 * math.prod(stage.stride for stage in stages[: i + 1]))
-            for i in self._tapped
-        )
+        strides = [2 * math.prod(stage.stride for stage in stages[: i + 1]) for i in range(len(stages))]
+        self.feature_info = tuple(FeatureInfo(stages[i].channels, strides[i]) for i in self._tapped)
         self.top: nn.Module | None = None
         if num_classes is not None:
             wide = scale_channels(B0_TOP_CHANNELS, fixed_width)

@@ -1,7 +1,7 @@
 """The heatmap codec: keypoints to heatmaps and back, with one geometry.
 
-Shapes: ``N`` batch, ``K`` keypoints, ``h w`` rows and columns of a heatmap. Cell ``(u, v)`` (column, row) stands for the
-input pixel ``x = (u + 0.5) * scale - 0.5``, ``y = (v + 0.5) * scale - 0.5``.
+Shapes: ``N`` batch, ``K`` keypoints, ``M`` maps in a row, ``h w`` rows and columns of a heatmap. Cell ``(u, v)``
+(column, row) stands for the input pixel ``x = (u + 0.5) * scale - 0.5``, ``y = (v + 0.5) * scale - 0.5``.
 
 Decoding starts from the cell with the highest value (of several, the first in row-major order) and moves off its centre
 in one of three ways. Where a cell is not finite it counts as lower than all others. A map without a finite cell decodes
@@ -56,9 +56,7 @@ class HeatmapDecoder(nn.Module):
         if mode not in MODES:
             raise ConfigError("HeatmapDecoder: unknown mode", seen=repr(mode), allowed=", ".join(MODES))
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ConfigError(
-                "HeatmapDecoder: kernel_size has no centre", seen=str(kernel_size), allowed="1, 3, 5, ..."
-            )
+            raise ConfigError("HeatmapDecoder: an even kernel_size", seen=str(kernel_size), allowed="1, 3, 5, ...")
         if not scale > 0:
             raise ConfigError("HeatmapDecoder: scale is not positive", seen=str(scale), allowed="pixels in a cell")
         self.scale = scale

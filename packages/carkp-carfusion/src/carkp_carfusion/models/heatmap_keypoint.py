@@ -67,10 +67,9 @@ class HeatmapKeypointModel(nn.Module):
         ``gt_heatmap_weight``). Points ``[N, K, 3]`` (x, y in pixels of the input, confidence) in evaluation, if there
         is a post-process. Heatmaps otherwise.
         """
-        is_batch = isinstance(data, Mapping)
-        heatmaps: Tensor = self.network(data["img"] if is_batch else data)
+        heatmaps: Tensor = self.network(data["img"] if isinstance(data, Mapping) else data)
         if self.training:
-            if self.loss is None or not is_batch:
+            if self.loss is None or not isinstance(data, Mapping):
                 return heatmaps
             return heatmaps, self.loss(heatmaps, *_target(data))
         return heatmaps if self.post_process is None else self.post_process(heatmaps)
