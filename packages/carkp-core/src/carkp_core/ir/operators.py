@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from attrs import cmp_using, field, frozen
+from attrs import field, frozen
 
 from carkp_core.ir.graph import Operation
 
@@ -20,8 +20,16 @@ Shape = tuple[int, ...]
 IntArray = npt.NDArray[Any]
 
 
-def _array(dtype: str) -> Any:
-    return field(eq=cmp_using(eq=np.array_equal), converter=lambda value: np.ascontiguousarray(value, dtype=dtype), repr=False)
+def _int8(value: npt.ArrayLike) -> IntArray:
+    return np.ascontiguousarray(value, dtype=np.int8)
+
+
+def _int32(value: npt.ArrayLike) -> IntArray:
+    return np.ascontiguousarray(value, dtype=np.int32)
+
+
+def _int64(value: npt.ArrayLike) -> IntArray:
+    return np.ascontiguousarray(value, dtype=np.int64)
 
 
 @frozen
@@ -42,10 +50,10 @@ class Conv2d(Operation):
     """
 
     kind: ClassVar[str] = "conv2d"
-    weight: IntArray = _array("int8")  # [O, I / groups, kh, kw]
-    bias: IntArray = _array("int32")  # [O]
-    multiplier: IntArray = _array("int64")  # [O]
-    shift: IntArray = _array("int64")  # [O]
+    weight: IntArray = field(converter=_int8, repr=False)  # [O, I / groups, kh, kw]
+    bias: IntArray = field(converter=_int32, repr=False)  # [O]
+    multiplier: IntArray = field(converter=_int64, repr=False)  # [O]
+    shift: IntArray = field(converter=_int64, repr=False)  # [O]
     lo: int
     hi: int
     stride_hw: tuple[int, int] = (1, 1)
@@ -72,7 +80,7 @@ class Conv2d(Operation):
     @property
     def depthwise(self) -> bool:
         """One filter for each channel."""
-        return self.groups == self.weight.shape[0] and self.weight.shape[1] == 1
+        return bool(self.groups == self.weight.shape[0] and self.weight.shape[1] == 1)
 
 
 @frozen(eq=False)
@@ -80,10 +88,10 @@ class ConvTranspose2d(Operation):
     """Transposed convolution (zero-stuffing), bias, rescale per output channel, clamp."""
 
     kind: ClassVar[str] = "conv_transpose2d"
-    weight: IntArray = _array("int8")  # [I, O / groups, kh, kw]
-    bias: IntArray = _array("int32")  # [O]
-    multiplier: IntArray = _array("int64")  # [O]
-    shift: IntArray = _array("int64")  # [O]
+    weight: IntArray = field(converter=_int8, repr=False)  # [I, O / groups, kh, kw]
+    bias: IntArray = field(converter=_int32, repr=False)  # [O]
+    multiplier: IntArray = field(converter=_int64, repr=False)  # [O]
+    shift: IntArray = field(converter=_int64, repr=False)  # [O]
     lo: int
     hi: int
     stride_hw: tuple[int, int] = (1, 1)
@@ -139,7 +147,7 @@ class Constant(Operation):
     """A constant tensor (first dimension 1)."""
 
     kind: ClassVar[str] = "constant"
-    value: IntArray = field(eq=cmp_using(eq=np.array_equal), repr=False)
+    value: IntArray = field(repr=False)
 
     def infer_shape(self, shapes: tuple[Shape, ...]) -> Shape:
         return tuple(self.value.shape)
@@ -241,8 +249,8 @@ class AvgPool(Operation):
     count_include_pad: bool
     #: Positions of the padded input, from its top left corner, that count when ``count_include_pad``.
     counted_hw: tuple[int, int]
-    multiplier: IntArray = _array("int64")
-    shift: IntArray = _array("int64")
+    multiplier: IntArray = field(converter=_int64, repr=False)
+    shift: IntArray = field(converter=_int64, repr=False)
     lo: int = -128
     hi: int = 127
 
@@ -294,7 +302,7 @@ class Table(Operation):
     """
 
     kind: ClassVar[str] = "table"
-    table: IntArray = field(eq=cmp_using(eq=np.array_equal), repr=False)
+    table: IntArray = field(repr=False)
     function: str = ""
 
     def infer_shape(self, shapes: tuple[Shape, ...]) -> Shape:
