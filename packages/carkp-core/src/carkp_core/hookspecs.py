@@ -103,7 +103,8 @@ def carkp_run_started(run: Run) -> None:
 def carkp_epoch_finished(run: Run, epoch: int, metrics: Mapping[str, float]) -> None:
     """An epoch is over, validation included.
 
-    ``epoch`` counts from 0. ``metrics`` are fractions in 0..1, losses and pixels as their names say.
+    ``run`` is what ``carkp_run_started`` got. ``epoch`` counts from 0. ``metrics`` are fractions in 0..1, losses
+    and pixels as their names say.
     Called in each process, once an epoch; a stage without epochs calls it once with epoch 0.
     """
 

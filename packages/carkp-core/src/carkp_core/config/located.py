@@ -65,7 +65,7 @@ class LocatedDict(dict[str, Any]):
         made.lineage = self.lineage
         return made
 
-    def __or__(self, other: Any) -> LocatedDict:
+    def __or__(self, other: Any) -> LocatedDict:  # type: ignore[override]
         made = LocatedDict(self)
         made.update(other)
         if isinstance(other, LocatedDict):

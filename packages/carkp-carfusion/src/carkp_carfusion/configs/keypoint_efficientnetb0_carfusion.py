@@ -1,0 +1,219 @@
+"""Car keypoints on CarFusion: EfficientNet-b0 trunk, three transposed convolutions, heatmaps.
+
+Float training, calibration, QAT, integer model, compilation for the march ``bayes``. Data is expected in
+``data_root``, as ``carkp carfusion-packer`` leaves it.
+"""
+
+import copy
+import os
+
+import torch
+
+task_name = "keypoint_efficientnetb0_carfusion"
+march = "bayes"
+seed = 0
+
+data_root = "tmp_data/carfusion"
+ckpt_dir = f"./tmp_models/{task_name}"
+
+NUM_LDMK = 12
+image_size = (128, 128)  # height, width
+batch_size_per_gpu = 32
+num_epochs = 30
+num_workers = 8
+convert_mode = "fx"
+
+# The ImageNet trunk comes with the extra carkp-carfusion[pretrained]; without it training starts from scratch.
+pretrain_model_path = "pretrained:efficientnet_lite0"
+
+model = dict(
+    type="HeatmapKeypointModel",
+    backbone=dict(
+        type="efficientnet",
+        model_type="b0",
+        num_classes=1,
+        bn_kwargs={},
+        activation="relu",
+        use_se_block=False,
+        include_top=False,
+    ),
+    decode_head=dict(
+        type="DeconvDecoder",
+        in_channels=320,
+        out_channels=NUM_LDMK,
+        input_index=4,
+        num_conv_layers=3,
+        num_deconv_filters=[128, 128, 128],
+        num_deconv_kernels=[4, 4, 4],
+        final_conv_kernel=3,
+    ),
+    loss=dict(type="MSELoss", reduction="mean"),
+    post_process=dict(type="HeatmapDecoder", scale=4, mode="averaged"),
+)
+
+data_loader = dict(
+    type=torch.utils.data.DataLoader,
+    dataset=dict(
+        type="CarfusionPackData",
+        data_path=f"{data_root}/train_lmdb",
+        transforms=[
+            dict(type="RandomFlip", px=0.5),
+            dict(type="Resize", img_scale=image_size, keep_ratio=True),
+            dict(type="RandomPadLdmkData", size=image_size),
+            dict(type="AddGaussianNoise", prob=0.2, mean=0, sigma=2),
+            dict(
+                type="GenerateHeatmapTarget",
+                num_ldmk=NUM_LDMK,
+                feat_stride=4,
+                heatmap_shape=(image_size[0] // 4, image_size[1] // 4),
+                sigma=1.0,
+            ),
+            dict(type="ToTensor", to_yuv=True, use_yuv_v2=False),
+            dict(type="Normalize", mean=128.0, std=128.0),
+        ],
+    ),
+    sampler=dict(type=torch.utils.data.DistributedSampler),
+    batch_size=batch_size_per_gpu,
+    shuffle=True,
+    num_workers=num_workers,
+    pin_memory=True,
+    collate_fn="collate_2d",
+)
+
+val_data_loader = dict(
+    type=torch.utils.data.DataLoader,
+    dataset=dict(
+        type="CarfusionPackData",
+        data_path=f"{data_root}/test_lmdb",
+        transforms=[
+            dict(type="Resize", img_scale=image_size, keep_ratio=True),
+            dict(type="RandomPadLdmkData", size=image_size, random=False),
+            dict(type="ToTensor", to_yuv=True, use_yuv_v2=False),
+            dict(type="Normalize", mean=128.0, std=128.0),
+        ],
+    ),
+    batch_size=batch_size_per_gpu,
+    sampler=dict(type=torch.utils.data.DistributedSampler),
+    shuffle=False,
+    num_workers=num_workers,
+    pin_memory=True,
+    collate_fn="collate_2d",
+)
+
+batch_processor = dict(
+    type="MultiBatchProcessor",
+    need_grad_update=True,
+    loss_collector=dict(type="collect_loss_by_index", indexes=1),
+)
+val_batch_processor = dict(type="MultiBatchProcessor", need_grad_update=False)
+
+stat_callback = dict(type="StatsMonitor", log_freq=50)
+loss_show_update = dict(type="MetricUpdater", step_log_freq=50, epoch_log_freq=1, log_prefix=task_name)
+ckpt_callback = dict(type="Checkpoint", save_dir=ckpt_dir)
+val_callback = dict(type="Validation", data_loader=val_data_loader, batch_processor=val_batch_processor)
+
+val_metrics = [
+    dict(type="PCKMetric", alpha=0.1, feat_stride=4, img_shape=image_size),
+    dict(type="MeanKeypointDist", feat_stride=4),
+]
+
+float_trainer = dict(
+    type="distributed_data_parallel_trainer",
+    model=model,
+    model_convert_pipeline=dict(
+        type="ModelConvertPipeline",
+        converters=[
+            dict(type="LoadCheckpoint", checkpoint_path=pretrain_model_path, allow_miss=True, ignore_extra=True),
+        ],
+    ),
+    data_loader=data_loader,
+    optimizer=dict(type=torch.optim.AdamW, lr=0.001, weight_decay=5e-2),
+    batch_processor=batch_processor,
+    num_epochs=num_epochs,
+    device=None,
+    callbacks=[
+        stat_callback,
+        loss_show_update,
+        dict(type="CosLrUpdater", warmup_len=0, warmup_by="epoch", step_log_interval=100),
+        val_callback,
+        ckpt_callback,
+    ],
+    train_metrics=[dict(type="LossShow")],
+    sync_bn=True,
+    val_metrics=val_metrics,
+)
+
+# Calibration looks at training images as validation sees them: no flips, no noise, no random padding.
+calibration_data_loader = copy.deepcopy(data_loader)
+calibration_data_loader.pop("sampler")
+calibration_data_loader["batch_size"] = batch_size_per_gpu * 4
+calibration_data_loader["dataset"]["transforms"] = val_data_loader["dataset"]["transforms"]
+calibration_batch_processor = copy.deepcopy(val_batch_processor)
+calibration_step = 100
+
+calibration_trainer = dict(
+    type="Calibrator",
+    model=model,
+    model_convert_pipeline=dict(
+        type="ModelConvertPipeline",
+        qat_mode="fuse_bn",
+        qconfig_params=dict(
+            activation_calibration_observer="percentile",
+            activation_calibration_qkwargs=dict(percentile=99.975),
+        ),
+        converters=[
+            dict(type="LoadCheckpoint", checkpoint_path=os.path.join(ckpt_dir, "float-checkpoint-best.pth.tar")),
+            dict(type="Float2Calibration", convert_mode=convert_mode),
+        ],
+    ),
+    data_loader=calibration_data_loader,
+    batch_processor=calibration_batch_processor,
+    num_steps=calibration_step,
+    device=None,
+    callbacks=[stat_callback, val_callback, ckpt_callback],
+    val_metrics=val_metrics,
+    log_interval=calibration_step / 10,
+)
+
+qat_num_epochs = 3
+
+qat_trainer = dict(
+    type="distributed_data_parallel_trainer",
+    model=model,
+    model_convert_pipeline=dict(
+        type="ModelConvertPipeline",
+        qat_mode="fuse_bn",
+        converters=[
+            dict(type="Float2QAT", convert_mode=convert_mode),
+            dict(type="LoadCheckpoint", checkpoint_path=os.path.join(ckpt_dir, "calibration-checkpoint-best.pth.tar")),
+        ],
+    ),
+    data_loader=data_loader,
+    optimizer=dict(type=torch.optim.SGD, lr=0.0001, momentum=0.9, weight_decay=5e-4),
+    batch_processor=batch_processor,
+    num_epochs=qat_num_epochs,
+    device=None,
+    callbacks=[
+        stat_callback,
+        loss_show_update,
+        dict(type="CosLrUpdater", warmup_len=0, warmup_by="epoch", step_log_interval=100),
+        val_callback,
+        ckpt_callback,
+    ],
+    train_metrics=[dict(type="LossShow")],
+    sync_bn=True,
+    val_metrics=val_metrics,
+)
+
+compile_dir = os.path.join(ckpt_dir, "compile")
+compile_cfg = dict(
+    march=march,
+    name=task_name,
+    hbm=os.path.join(compile_dir, "model.hbm"),
+    out_dir=compile_dir,
+    opt="O2",
+    input_source="pyramid",
+    layer_details=True,
+)
+
+infer_cfg = dict(type="KeypointInference", transforms=val_data_loader["dataset"]["transforms"])
