@@ -17,6 +17,10 @@ def manager():
     return plugin_manager(load_installed=False)
 
 
+def nothing():
+    return []
+
+
 def add(manager, name, **hooks):
     manager.add(name, f"{name} 1.0", lambda: module_plugin(**hooks))
 
@@ -38,14 +42,14 @@ def test_a_plugin_that_raises_on_import_leaves_the_rest_working(manager):
 
 
 def test_a_misspelt_hook_suggests(manager):
-    add(manager, "typo", carkp_component=list)
+    add(manager, "typo", carkp_component=nothing)
     (problem,) = manager.problems
     assert "did you mean 'carkp_components'" in problem.what
 
 
 def test_an_optional_hook_of_a_missing_plugin_is_fine(manager):
     module = ModuleType("optional")
-    module.carkp_other_thing = hookimpl(optionalhook=True)(list)
+    module.carkp_other_thing = hookimpl(optionalhook=True)(nothing)
     manager.add("optional", "optional 1.0", lambda: module)
     assert manager.problems == []
 
