@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+import pluggy
+from attrs import frozen
 
+from carkp_bpu import hookspecs
 from carkp_core.catalog import load_object
+from carkp_core.errors import PluginError
 
 if TYPE_CHECKING:
-    import pluggy
-
     from carkp_bpu.checker.rule import Rule
+    from carkp_core.plugins import PluginManager
 
 
 @frozen
@@ -54,14 +56,26 @@ class BpuOperator:
         return load_object(self.cost) if self.cost else None
 
 
-def installed_operators(manager: pluggy.PluginManager) -> tuple[BpuOperator, ...]:
-    """The BPU operators of every plugin of a manager, each with its provider's name."""
-    from carkp_bpu import hookspecs
+def installed_operators(manager: PluginManager) -> tuple[BpuOperator, ...]:
+    """The BPU operators of every installed plugin, each with its provider's name.
 
-    if not hasattr(manager.hook, "carkp_bpu_operators") or not manager.hook.carkp_bpu_operators.has_spec():
-        manager.add_hookspecs(hookspecs)
-    found: list[BpuOperator] = []
-    for implementation in manager.hook.carkp_bpu_operators.get_hookimpls():
-        records: Any = implementation.function()
-        found += [evolve(record, provider=record.provider or implementation.plugin_name) for record in records]
-    return tuple(found)
+    Raises
+    ------
+    PluginError
+        When a plugin's implementation of the hook has another signature.
+    """
+    if not hasattr(manager.hook, "carkp_bpu_operators"):
+        return ()
+    if not manager.hook.carkp_bpu_operators.has_spec():
+        try:
+            manager.add_hookspecs(hookspecs)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(
+                "a plugin's carkp_bpu_operators has another signature",
+                seen=str(error),
+                allowed="no arguments",
+                remedy="update the package that offers it",
+            ) from error
+    collect: Any = manager.collect
+    found: tuple[BpuOperator, ...] = collect("carkp_bpu_operators", BpuOperator)
+    return found
