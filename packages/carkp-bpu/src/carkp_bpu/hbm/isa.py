@@ -21,19 +21,19 @@ complete. There are no other barriers.
 Data layout
 -----------
 Integers are little endian. A feature map is stored row by row, pixel by pixel, channels innermost (HWC). In DDR
-it is dense. In SRAM pixels lie ``pixel_pitch`` bytes apart and rows ``row_pitch``; the compiler rounds a pixel up
-to the march's channel alignment (narrow pixels to a power of two), so that no vector straddles it. Padding
-bytes are never read. A tensor of another rank (1, C, d2, ..., dk) is a map of C channels, width dk and height
-d2 * ... * d(k-1).
+it is dense. In SRAM pixels lie ``pixel_pitch`` bytes apart and rows ``row_pitch``; the compiler rounds a pixel's
+channels up to the march's ``channel_align``. Padding bytes are never read. A tensor of another rank
+(1, C, d2, ..., dk) is a map of C channels, width dk and height d2 * ... * d(k-1).
 
 Structured instructions name rows and columns of the *whole* tensor: a ``FeatureMap`` describes a window of it
-that is on chip. Row ``r`` lives in slot ``r % ring_rows``; column ``x`` is ``x - first_column`` pixels into the
-row. A resident tensor has ``ring_rows == height`` and ``first_column == 0``; a stripe or a rolling line buffer has
-fewer slots. Rows and columns outside the tensor read as padding. So a tile is computed the same way wherever its
-input comes from.
+that is on chip. Row ``r`` lives in slot ``(r - first_row) % ring_rows``; column ``x`` is ``x - first_column``
+pixels into the row. A resident tensor has ``ring_rows == height`` and begins at (0, 0); a stripe or a rolling line
+buffer has fewer slots. Rows and columns outside the tensor read as padding. So a tile is computed the same way
+wherever its input comes from.
 
 Parameters in SRAM: weights int8 ``[kh][kw][I / groups][O]`` (``Deconv``: ``[kh][kw][I][O / groups]``); ``params``
-is bias int32 ``[O]``, multiplier int32 ``[O]``, shift uint8 ``[O]``, one after the other without padding.
+is bias int32 ``[O]``, multiplier int32 ``[O]``, shift uint8 ``[O]``, one after the other without padding. Group ``g``
+holds the g-th of equal, adjacent shares of input and of output channels.
 
 All arithmetic is that of ``carkp_core.ir.arithmetic``; accumulators are int32.
 
@@ -41,6 +41,7 @@ Legend: ``O`` output channels of the instruction, ``I`` input channels, ``kh kw`
 ``columns`` are half-open ranges of the output tensor.
 """
 
+# ruff: noqa: RUF009 - the defaults are attrs fields.
 from __future__ import annotations
 
 from typing import ClassVar, TypeAlias
@@ -74,6 +75,7 @@ class FeatureMap:
     pixel_pitch: int = scalar(U32)
     row_pitch: int = scalar(U32)
     ring_rows: int = scalar(U32)
+    first_row: int = scalar(U32)
     first_column: int = scalar(U32)
 
 

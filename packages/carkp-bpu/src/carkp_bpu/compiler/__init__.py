@@ -1,0 +1,1 @@
+"""Integer graph -> layers -> tiles -> on-chip allocation -> schedule -> instructions."""
