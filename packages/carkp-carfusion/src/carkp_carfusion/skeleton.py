@@ -6,7 +6,7 @@ a data set brings its own, stored in its LMDB. Only this file and the shipped co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -14,6 +14,14 @@ from attrs import field, frozen
 from carkp_core.errors import DataError
 
 Rgb = tuple[int, int, int]
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(name) for name in value)
+
+
+def _ids(value: Iterable[int]) -> tuple[int, ...]:
+    return tuple(int(item) for item in value)
 
 
 def _pairs(value: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
@@ -50,11 +58,11 @@ class Skeleton:
     """
 
     name: str
-    keypoints: tuple[str, ...] = field(converter=lambda names: tuple(str(name) for name in names))
+    keypoints: tuple[str, ...] = field(converter=_names)
     flip_pairs: tuple[tuple[int, int], ...] = field(default=(), converter=_pairs)
     edges: tuple[tuple[int, int], ...] = field(default=(), converter=_pairs)
     colours: tuple[Rgb, ...] = field(default=(), converter=_colours)
-    raw_ids: tuple[int, ...] = field(default=(), converter=lambda ids: tuple(int(i) for i in ids))
+    raw_ids: tuple[int, ...] = field(default=(), converter=_ids)
 
     def __attrs_post_init__(self) -> None:
         count = len(self.keypoints)
@@ -140,6 +148,11 @@ _SHADES: tuple[Rgb, ...] = (
 #: Every keypoint id of the raw labels; 9 (exhaust) and 14 (centre) are not kept.
 CARFUSION_RAW_IDS = tuple(range(1, 15))
 
+_CAR_COLOURS: tuple[Rgb, ...] = (
+    (230, 60, 50), (60, 110, 240), (250, 110, 40), (60, 160, 250), (255, 190, 40), (40, 200, 220),
+    (240, 60, 130), (120, 90, 240), (255, 140, 130), (130, 180, 255), (220, 110, 200), (150, 140, 255),
+)  # fmt: skip
+
 #: The 12 kept keypoints of CarFusion. Right is the car's own right; its points are warm, the left ones cold.
 CARFUSION = Skeleton(
     name="carfusion",
@@ -163,19 +176,6 @@ CARFUSION = Skeleton(
         *((4, 5), (6, 7), (8, 9), (10, 11), (8, 10), (9, 11)),  # lamps, roof
         *((0, 4), (1, 5), (2, 6), (3, 7), (4, 8), (5, 9), (6, 10), (7, 11)),  # pillars
     ),
-    colours=(
-        (230, 60, 50),
-        (60, 110, 240),
-        (250, 110, 40),
-        (60, 160, 250),
-        (255, 190, 40),
-        (40, 200, 220),
-        (240, 60, 130),
-        (120, 90, 240),
-        (255, 140, 130),
-        (130, 180, 255),
-        (220, 110, 200),
-        (150, 140, 255),
-    ),  # fmt: skip
+    colours=_CAR_COLOURS,
     raw_ids=(1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13),
 )

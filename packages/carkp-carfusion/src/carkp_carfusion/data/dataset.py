@@ -22,7 +22,7 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -34,6 +34,9 @@ from carkp_carfusion.data.images import decode_image
 from carkp_carfusion.data.lmdb_store import PackStore
 from carkp_carfusion.skeleton import Skeleton
 from carkp_core.errors import DataError
+
+if TYPE_CHECKING:
+    from carkp_core.context import Context
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -51,7 +54,9 @@ class CarfusionPackData(Dataset[Sample]):
     transforms:
         Called one after the other as ``transform(sample, rng)``.
     seed:
-        The first of the three numbers that all randomness comes from.
+        The first of the three numbers that all randomness comes from; left out, the run's seed, else 0.
+    context:
+        The run, given by the config's builder.
 
     Raises
     ------
@@ -59,16 +64,23 @@ class CarfusionPackData(Dataset[Sample]):
         If there is no packed data set, or it is damaged or of another format version.
     """
 
-    def __init__(self, data_path: str | Path, transforms: Sequence[Transform] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data_path: str | Path,
+        transforms: Sequence[Transform] | None = None,
+        seed: int | None = None,
+        context: Context | None = None,
+    ) -> None:
         self.data_path = Path(data_path)
         self.transforms = tuple(transforms or ())
-        self.seed = seed
+        self.seed = seed if seed is not None else context.seed if context is not None else 0
         self._store = PackStore(data_path)
         header = self._store.header()
         self._count = header.count
         self.skeleton: Skeleton = header.skeleton
         # In shared memory, so that workers that outlive an epoch see the next one's number too.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._ready_pid: int | None = None
 
     def __len__(self) -> int:

@@ -147,17 +147,19 @@ class _Writer:
 
     def put(self, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Write the items in one transaction, with twice the room as often as they don't fit."""
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in items:
-                        transaction.put(key, value)
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.Error as error:
-                raise DataError("the data set cannot be written", seen=str(error), remedy="free space") from error
-            else:
-                return
+        while not self._fits(items):
+            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def _fits(self, items: Sequence[tuple[bytes, bytes]]) -> bool:
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for key, value in items:
+                    transaction.put(key, value)
+        except lmdb.MapFullError:
+            return False
+        except lmdb.Error as error:
+            raise DataError("the data set cannot be written", seen=str(error), remedy="free space") from error
+        return True
 
 
 def _read_back(folder: Path, header: PackHeader) -> None:

@@ -36,7 +36,7 @@ class Skipped:
     """How often one reason occurred, and its first examples."""
 
     count: int = 0
-    examples: tuple[str, ...] = field(default=(), converter=tuple)
+    examples: tuple[str, ...] = ()
 
 
 @frozen
