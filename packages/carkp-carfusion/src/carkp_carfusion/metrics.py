@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
 from carkp_carfusion.models.heatmap_codec import HeatmapDecoder
@@ -93,17 +92,6 @@ def mean_keypoint_dist(pred_xy: Tensor, gt_xy: Tensor, valid: Tensor) -> float:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-@frozen
-class KeypointRow:
-    """One line of the table per keypoint: fractions and pixels, NaN without a valid point."""
-
-    keypoint: int
-    points: int
-    pck: Mapping[float, float]
-    auc: float
-    mean_dist: float
 
 
 class KeypointMetric:
@@ -199,31 +187,11 @@ class KeypointMetric:
 
     def compute(self) -> dict[str, float]:
         """Return the metric's values by name."""
-        return self.report()
+        return self._report(self._counts.sum(dim=0))
 
-    def report(self) -> dict[str, float]:
-        """Return PCK at 0.02, 0.05, 0.1 and at this metric's own thresholds, AUC and mean distance."""
-        total = self._counts.sum(dim=0)
-        alphas = sorted({*REPORT_ALPHAS, *self.alphas})
-        return {pck_key(alpha): self._pck(total, alpha) for alpha in alphas} | {
-            "AUC": self._auc(total),
-            "mean_dist": self._mean_dist(total),
-        }
-
-    def table(self) -> tuple[KeypointRow, ...]:
-        """Return the report of each keypoint, in their order."""
-        alphas = sorted({*REPORT_ALPHAS, *self.alphas})
-        return tuple(
-            KeypointRow(
-                keypoint=k,
-                points=int(row[_POINTS]),
-                pck={alpha: self._pck(row, alpha) for alpha in alphas},
-                auc=self._auc(row),
-                mean_dist=self._mean_dist(row),
-            )
-            for k, row in enumerate(self._counts)
-            if row[_SAMPLES] > 0
-        )
+    def companions(self) -> tuple[KeypointReport, ...]:
+        """Return the fuller metric that ``predict`` reports beside this one."""
+        return (KeypointReport(self.feat_stride, self.img_shape, self.post_process, self.alphas),)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the counts. The sum of several processes' states is the state of their joint samples.
@@ -235,6 +203,11 @@ class KeypointMetric:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over counts that :meth:`state` returned, or a sum of such."""
         self._counts = state["counts"].to("cpu", torch.int64).clone()
+
+    def _report(self, row: Tensor) -> dict[str, float]:
+        alphas = sorted({*REPORT_ALPHAS, *self.alphas})
+        values = {pck_key(alpha): self._pck(row, alpha) for alpha in alphas}
+        return values | {"AUC": self._auc(row), "mean_dist": self._mean_dist(row)}
 
     def _pck(self, row: Tensor, alpha: float) -> float:
         return _ratio(int(row[_FIRST_HIT + self._counted.index(alpha)]), int(row[_POINTS]))
@@ -279,9 +252,21 @@ class MeanKeypointDist(KeypointMetric):
 
 
 class KeypointReport(KeypointMetric):
-    """All that ``predict`` reports, as one metric."""
+    """All that ``predict`` reports: PCK at 0.02, 0.05, 0.1 and at ``alphas``, AUC and mean distance."""
 
     name = "keypoint_report"
+
+    def companions(self) -> tuple[KeypointReport, ...]:
+        """Return none: this is the fullest."""
+        return ()
+
+    def table(self) -> tuple[dict[str, Any], ...]:
+        """Return a row for each keypoint, in their order: ``keypoint``, ``points``, and the report of those points."""
+        return tuple(
+            {"keypoint": k, "points": int(row[_POINTS])} | self._report(row)
+            for k, row in enumerate(self._counts)
+            if row[_SAMPLES] > 0
+        )
 
 
 def pck_key(alpha: float) -> str:

@@ -14,10 +14,9 @@ from carkp_carfusion.models.efficientnet import EfficientNet, efficientnet
 from carkp_carfusion.models.heatmap_keypoint import HeatmapKeypointModel
 from carkp_carfusion.models.pretrained import (
     RGB_FROM_YUV,
-    MatchReport,
     efficientnet_lite0,
     efficientnet_lite0_rgb,
-    match,
+    lite0_state,
 )
 from carkp_core.colour import rgb_to_yuv444
 from carkp_core.errors import CheckpointError
@@ -78,9 +77,9 @@ def to_input(image: np.ndarray) -> Tensor:
 
 
 def load(trunk: EfficientNet, rgb: bool) -> EfficientNet:
-    state = (efficientnet_lite0_rgb if rgb else efficientnet_lite0)(trunk)
-    assert state is not None
-    trunk.load_state_dict(state, strict=False)
+    report = (efficientnet_lite0_rgb if rgb else efficientnet_lite0)(trunk)
+    assert report is not None
+    assert report.missing == ()
     return trunk.double().eval()
 
 
@@ -116,23 +115,27 @@ def test_the_matrix_inverts_the_projects_colour_conversion() -> None:
 
 def test_the_report_names_what_matched_what_is_missing_and_what_is_extra(package_weights: dict[str, Tensor]) -> None:
     model = HeatmapKeypointModel(efficientnet("b0"), DeconvDecoder(320, 12))
-    state = efficientnet_lite0(model)
-    assert state is not None
-    report = match(state, model)
-    assert len(report.matched) + len(report.extra) == len(package_weights)
-    assert all(name.startswith("network.backbone.") for name in report.matched)
+    head = {name: value.clone() for name, value in model.network.decode_head.state_dict().items()}
+    report = efficientnet_lite0(model)
+    assert report is not None
+    assert report.matched + len(report.unexpected) == len(package_weights)
     assert {name.removeprefix("network.").split(".")[0] for name in report.missing} == {"decode_head"}
-    assert {name.removeprefix("network.backbone.").split(".")[0] for name in report.extra} == {"top"}
+    assert {name.removeprefix("network.backbone.").split(".")[0] for name in report.unexpected} == {"top"}
     assert report.mismatched == ()
-    assert str(report) == "288 tensors matched, 20 missing, 8 extra"
+    assert str(report).startswith("288 tensors loaded; 20 missing")
+    for name, value in model.network.decode_head.state_dict().items():
+        assert torch.equal(head[name], value)
 
 
 def test_a_whole_classifier_matches_completely(package_weights: dict[str, Tensor]) -> None:
     classifier = efficientnet("lite0", 1000, activation="relu6", include_top=True)
-    state = efficientnet_lite0_rgb(classifier)
+    state = lite0_state(classifier, rgb=True)
     assert state is not None
-    assert match(state, classifier) == MatchReport(tuple(classifier.state_dict()), (), (), ())
+    assert set(state) == set(classifier.state_dict())
     assert len(state) == len(package_weights)
+    report = efficientnet_lite0_rgb(classifier)
+    assert report is not None
+    assert report.exact
 
 
 def test_without_the_package_there_is_nothing_to_load(monkeypatch: pytest.MonkeyPatch) -> None:

