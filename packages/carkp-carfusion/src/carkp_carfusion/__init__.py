@@ -1,1 +1,3 @@
-"""carkp_carfusion."""
+"""CarFusion for carkp: data, generator, network, metrics, drawing and shipped configs."""
+
+__version__ = "0.1.0"
