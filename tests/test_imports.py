@@ -6,10 +6,11 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import carkp_bpu
 import carkp_carfusion
 import carkp_core
-import pytest
 
 HEAVY = {"torch", "cv2", "lmdb", "numba", "onnx", "matplotlib", "joblib"}
 LIGHT = (
@@ -41,13 +42,17 @@ def test_light_modules_import_nothing_heavy():
 def test_every_module_imports_silently_and_seeds_nothing(package):
     names = [n for n in modules_of(package) if ".configs" not in n and not n.endswith("__main__")]
     program = (
-        "import importlib, logging, random\n"
-        "random.seed(1); before = random.getstate(); handlers = list(logging.root.handlers)\n"
+        "import importlib, logging, numpy, torch\n"
+        "numpy.random.seed(1); torch.manual_seed(1)\n"
+        "before = numpy.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()\n"
+        "handlers = list(logging.root.handlers)\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
-        "assert random.getstate() == before, 'seeded at import'\n"
+        "after = numpy.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()\n"
+        "assert after == before, 'seeded at import'\n"
         "assert logging.root.handlers == handlers, 'logging configured at import'\n"
-        "import numpy, torch\n"
     )
-    result = subprocess.run([sys.executable, "-W", "error::UserWarning:carkp", "-c", program], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:carkp", "-c", program], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
