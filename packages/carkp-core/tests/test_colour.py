@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from carkp_core.colour import rgb_to_yuv444
 from carkp_core.errors import DataError
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from carkp_core.colour import rgb_to_yuv444
 from carkp_core.errors import BackendError
 

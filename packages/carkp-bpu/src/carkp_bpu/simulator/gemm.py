@@ -1,0 +1,170 @@
+"""Matrix products of small integers: three routes, each exact, chosen per layer by proof.
+
+======== ========================= ============================================================ ============
+route    rows                      how                                                          accumulators
+======== ========================= ============================================================ ============
+bytes    int8                      torch's int8 matrix multiply                                 int32
+halves   int16                     two int8 products, of the high bytes and of the low bytes    int32
+doubles  int8, int16               float64, where whole numbers below 2**53 are exact           float64
+======== ========================= ============================================================ ============
+
+``doubles`` serves where sums may leave int32, and everywhere on a machine whose int8 multiply is missing or fails
+the self-test: some CPUs add pairs of products in saturating 16-bit arithmetic.
+
+Legend: ``P`` rows (pixels), ``K`` products in a sum, ``C`` output channels.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from attrs import frozen
+
+Array = npt.NDArray[Any]
+Run = Callable[[], None]
+Route = Literal["bytes", "halves", "doubles"]
+
+INT32_MAX = (1 << 31) - 1
+#: ``256 * high + low`` of ``split_bytes`` differs from the value by 128, so its bound is that much larger.
+_LARGEST = {"int8": 128, "int16": 32768 + 128}
+
+
+class Scratch(Protocol):
+    """Room that a step may use while it runs."""
+
+    def take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array: ...
+
+
+@frozen(eq=False)
+class Factor:
+    """A weight matrix made ready for its route. ``extra`` [C] is to be added to each sum, as a bias is."""
+
+    route: Route
+    matrix: torch.Tensor
+    extra: Array
+
+    @property
+    def depth(self) -> int:
+        """K."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def acc_dtype(self) -> str:
+        """The type of its accumulators."""
+        return "float64" if self.route == "doubles" else "int32"
+
+    @property
+    def bytes_per_row(self) -> int:
+        """What one row costs in scratch besides its input: accumulators and conversions."""
+        per_row = {"bytes": 4 * self.channels, "halves": 12 * self.channels + 2 * self.depth}
+        return per_row.get(self.route, 8 * (self.channels + self.depth))
+
+    def bind(self, rows: Array, scratch: Scratch) -> tuple[Run, Array]:
+        """The product of ``rows`` [P, K] (contiguous) as a call, and where it leaves the sums (flat [P * C])."""
+        acc = scratch.take((rows.shape[0], self.channels), self.acc_dtype)
+        if not self.depth:  # a phase of a transposed convolution that no kernel row reaches
+            return functools.partial(acc.fill, 0), acc.reshape(-1)
+        return _BINDERS[self.route](rows, self.matrix, acc, scratch), acc.reshape(-1)
+
+
+def prepare(weight: Array, input_dtype: str, exact_int8: bool) -> Factor:
+    """Choose the route for ``weight`` int8 [K, C] times rows of ``input_dtype``, and make the weight ready."""
+    wide = weight.astype(np.int64)
+    largest_sum = int(np.abs(wide).sum(axis=0).max(initial=0)) * _LARGEST[input_dtype]
+    route: Route = "doubles"
+    extra = np.zeros(weight.shape[1], dtype=np.int64)
+    if exact_int8 and largest_sum <= INT32_MAX:
+        route = "bytes" if input_dtype == "int8" else "halves"
+    if route == "doubles":
+        return Factor(route, torch.from_numpy(weight.astype(np.float64)), extra)
+    if route == "halves":
+        extra = 128 * wide.sum(axis=0)
+    return Factor(route, torch.from_numpy(np.ascontiguousarray(weight, dtype=np.int8)), extra)
+
+
+def _bind_bytes(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
+    return functools.partial(torch._int_mm, torch.from_numpy(rows), matrix, out=torch.from_numpy(acc))
+
+
+def _bind_halves(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
+    from carkp_bpu.simulator.kernels.gather import join_products, split_bytes
+
+    high, low = scratch.take(rows.shape, np.int8), scratch.take(rows.shape, np.int8)
+    acc_high, acc_low = scratch.take(acc.shape, np.int32), scratch.take(acc.shape, np.int32)
+    calls: Sequence[Run] = (
+        functools.partial(split_bytes, rows.reshape(-1), rows.size, high.reshape(-1), low.reshape(-1)),
+        _bind_bytes(high, matrix, acc_high, scratch),
+        _bind_bytes(low, matrix, acc_low, scratch),
+        functools.partial(join_products, acc_high.reshape(-1), acc_low.reshape(-1), acc.size, acc.reshape(-1)),
+    )
+    return functools.partial(run_all, calls)
+
+
+def _bind_doubles(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
+    converted = scratch.take(rows.shape, np.float64)
+    product = functools.partial(torch.mm, torch.from_numpy(converted), matrix, out=torch.from_numpy(acc))
+    return functools.partial(run_all, (functools.partial(np.copyto, converted, rows), product))
+
+
+_BINDERS: dict[str, Callable[[Array, torch.Tensor, Array, Scratch], Run]] = {
+    "bytes": _bind_bytes,
+    "halves": _bind_halves,
+    "doubles": _bind_doubles,
+}
+
+
+def run_all(calls: Sequence[Run]) -> None:
+    """Call each."""
+    for call in calls:
+        call()
+
+
+@functools.cache
+def exact_int8() -> bool:
+    """Whether this machine's int8 matrix multiply is there and exact. Tested once in a process, warned of once."""
+    exact = int8_multiply_is_exact(getattr(torch, "_int_mm", None))
+    if not exact:
+        message = "no exact int8 matrix multiply on this machine: simulating with float64 products, exact but slower"
+        warnings.warn(message, stacklevel=2)
+    return exact
+
+
+#: (P, K, C) of the self-test: single elements, odd sizes, and sums long enough to leave 16 and 24 bits.
+_TEST_SHAPES = ((1, 3, 1), (33, 27, 16), (64, 1152, 40), (7, 4096, 12))
+
+
+def int8_multiply_is_exact(multiply: Callable[..., Any] | None) -> bool:
+    """Whether ``multiply`` (int8 [P, K], int8 [K, C]) -> int32 [P, C] exists and is exact on worst cases."""
+    if multiply is None:
+        return False
+    try:
+        return all(_exact_on(multiply, a, b) for shape in _TEST_SHAPES for a, b in _worst_cases(*shape))
+    except (RuntimeError, NotImplementedError, TypeError):
+        return False
+
+
+def _exact_on(multiply: Callable[..., Any], a: Array, b: Array) -> bool:
+    found = multiply(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    return np.array_equal(found, a.astype(np.int64) @ b.astype(np.int64))
+
+
+def _worst_cases(rows: int, depth: int, channels: int) -> Iterator[tuple[Array, Array]]:
+    """Random values, then values whose pairs of products leave 16 bits on either side."""
+    rng = np.random.default_rng(0)
+    yield (
+        rng.integers(-128, 128, (rows, depth), dtype=np.int8),
+        rng.integers(-127, 128, (depth, channels), dtype=np.int8),
+    )
+    for a, b in ((-128, -127), (-128, 127), (127, 127)):
+        yield np.full((rows, depth), a, dtype=np.int8), np.full((depth, channels), b, dtype=np.int8)

@@ -1,0 +1,223 @@
+"""The graph simulator: an integer model, executed fast and bit-equal to ``carkp_core.ir.reference``.
+
+    executor = simulate(graph, threads=2)
+    outputs = executor({"img": images_nchw_int8})
+
+Threads split the batch. Each owns an arena and all calls bound to it, so that nothing is allocated while it runs
+except the results, and any number of callers may share one executor.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from carkp_bpu.simulator.gemm import exact_int8
+from carkp_bpu.simulator.inputs import check_inputs
+from carkp_bpu.simulator.lowering import lower
+from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
+from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
+from carkp_core.errors import GraphError
+from carkp_core.ir.graph import Graph
+
+Array = npt.NDArray[Any]
+
+#: Bytes of scratch that a worker starts with.
+SCRATCH_BYTES = 1 << 20
+
+
+def simulate(graph: Graph, threads: int | None = None, *, int8_multiply: bool | None = None) -> GraphExecutor:
+    """Make an executor of an integer model.
+
+    Parameters
+    ----------
+    graph:
+        The model.
+    threads:
+        Threads that share a batch; by default as many as torch uses.
+    int8_multiply:
+        Use the machine's int8 matrix multiply; by default when its self-test passes. False is exact as well, slower.
+
+    Raises
+    ------
+    GraphError
+        When the graph is not well formed or holds an operator without integer form.
+    ValueError
+        When ``threads`` is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    multiply = exact_int8() if int8_multiply is None else int8_multiply
+    return GraphExecutor(graph, threads or torch.get_num_threads(), multiply)
+
+
+class GraphExecutor:
+    """A planned graph and the threads that run it. Made by ``simulate``."""
+
+    def __init__(self, graph: Graph, threads: int, int8_multiply: bool) -> None:
+        self.graph = graph
+        self.threads = threads
+        self._int8_multiply = int8_multiply
+        self._plan = make_plan(graph)
+        types = graph.types()
+        lowered = [
+            lower(Request(node, tuple(types[name] for name in node.inputs), int8_multiply)) for node in self._plan.steps
+        ]
+        self._binds = tuple(bind for bind, _ in lowered)
+        #: Nodes that the reference executor runs, for want of a fast kernel.
+        self.reference_nodes = tuple(
+            node.name for node, (_, fast) in zip(self._plan.steps, lowered, strict=True) if not fast
+        )
+        self._types = types
+        self._lock = threading.Lock()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are made anew: threads and arenas belong to one executor of one process."""
+        return functools.partial(simulate, int8_multiply=self._int8_multiply), (self.graph, self.threads)
+
+    def __call__(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
+        """Run a batch.
+
+        Parameters
+        ----------
+        inputs:
+            Integer arrays by name, NCHW, any number of images.
+        taps:
+            Further tensors to return.
+
+        Returns
+        -------
+        dict
+            Outputs and taps by name, NCHW.
+
+        Raises
+        ------
+        GraphError
+            When an input is missing or has another type, layout or shape, or a tap does not exist.
+        """
+        values, images = check_inputs(self.graph, inputs)
+        wanted = tuple(dict.fromkeys((*self.graph.outputs, *taps)))
+        results = {name: self._result(name, images) for name in wanted}
+        live = {name: array for name, array in results.items() if name not in self._plan.constants}
+        futures = [self._submit(values, live, bounds) for bounds in self._slices(images)]
+        for future in futures:
+            future.result()
+        return results
+
+    def _result(self, name: str, images: int) -> Array:
+        if name in self._plan.constants:
+            return np.ascontiguousarray(logical(self._plan.constants[name]))
+        if name not in self._types:
+            raise GraphError(f"graph {self.graph.name!r} has no tensor {name!r}", remedy="name a node or an input")
+        return np.empty((images, *self._types[name].shape[1:]), dtype=self._types[name].dtype)
+
+    def _slices(self, images: int) -> list[tuple[int, int]]:
+        """Bounds of slices, as equal as can be, a multiple of the threads in number where the batch allows it."""
+        rounds = math.ceil(images / (self._plan.images * self.threads))
+        count = min(images, rounds * self.threads)
+        return [(images * i // count, images * (i + 1) // count) for i in range(count)]
+
+    def _submit(
+        self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]
+    ) -> Future[None]:
+        return self._workers().submit(self._run_slice, values, results, bounds)
+
+    def _workers(self) -> ThreadPoolExecutor:
+        """The threads of this process (a forked child has none of its parent's)."""
+        with self._lock:
+            if self._pool is None or self._pool[0] != os.getpid():
+                self._local = threading.local()
+                pool = ThreadPoolExecutor(self.threads, "carkp-simulator", initializer=_one_torch_thread)
+                # The setting is global for threads to come: only the workers should have it.
+                torch_threads = torch.get_num_threads()
+                barrier = threading.Barrier(self.threads + 1)
+                for _ in range(self.threads):
+                    pool.submit(barrier.wait)
+                barrier.wait()
+                torch.set_num_threads(torch_threads)
+                self._pool = (os.getpid(), pool)
+            return self._pool[1]
+
+    def _run_slice(self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]) -> None:
+        worker: _Worker | None = getattr(self._local, "worker", None)
+        if worker is None:
+            worker = self._local.worker = _Worker(self._plan, self._binds)
+        worker.run(values, results, bounds)
+
+
+def _one_torch_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class _Worker:
+    """One thread's arena, and the calls bound to it for each number of images met."""
+
+    def __init__(self, plan: Plan, binds: Sequence[Bind]) -> None:
+        self._plan = plan
+        self._binds = binds
+        room = np.empty(plan.arena_bytes + ALIGNMENT, dtype=np.uint8)
+        begin = -room.ctypes.data % ALIGNMENT
+        self._arena = room[begin : begin + plan.arena_bytes]
+        self._scratch = Scratch(SCRATCH_BYTES)
+        self._programs: dict[int, list[tuple[str, int, int, tuple[Run, ...]]]] = {}
+
+    def run(self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]) -> None:
+        """Run images ``bounds`` of the batch and set down what is wanted in ``results``."""
+        first, last = bounds
+        images = last - first
+        for name, value in values.items():
+            if name in self._plan.rooms:
+                np.copyto(self._view(name, 0, images), stored(value[first:last]))
+        if images not in self._programs:
+            self._programs[images] = list(self._bind(images))
+        # What shares memory is set down when its owner is made.
+        wanted: dict[str, list[str]] = {}
+        for name in results:
+            wanted.setdefault(self._plan.owners[name], []).append(name)
+        for name in set(wanted) & set(values):
+            self._set_down(wanted[name], results, first, (0, images))
+        for name, begin, end, calls in self._programs[images]:
+            for call in calls:
+                call()
+            if name in wanted:
+                self._set_down(wanted[name], results, first, (begin, end))
+
+    def _set_down(self, names: Sequence[str], results: Mapping[str, Array], first: int, part: tuple[int, int]) -> None:
+        begin, end = part
+        for name in names:
+            target = results[name][first + begin : first + end]
+            source = logical(self._view(self._plan.owners[name], begin, end))
+            np.copyto(target, source if source.shape == target.shape else source.reshape(target.shape))
+
+    def _view(self, name: str, begin: int, end: int) -> Array:
+        return self._plan.rooms[self._plan.owners[name]].view(self._arena, begin, end)
+
+    def _bind(self, images: int) -> Any:
+        """The program for a slice: (node, first image, last image, calls), stage by stage and part by part."""
+        types = self._plan.graph.types()
+        for stage in self._plan.stages:
+            for begin in range(0, images, stage.images):
+                end = min(begin + stage.images, images)
+                for index in range(stage.first, stage.last):
+                    node = self._plan.steps[index]
+                    inputs = [self._input(name, types, begin, end) for name in node.inputs]
+                    self._scratch.reset()
+                    calls = self._binds[index](inputs, self._view(node.name, begin, end), self._scratch)
+                    yield node.name, begin, end, tuple(calls)
+
+    def _input(self, name: str, types: Mapping[str, Any], begin: int, end: int) -> Array:
+        """A step's stored input; what shares memory with another tensor has its own shape."""
+        if name in self._plan.constants:
+            value = self._plan.constants[name]
+            return np.ascontiguousarray(np.broadcast_to(value, (end - begin, *value.shape[1:])))
+        return self._view(name, begin, end).reshape(end - begin, *stored_shape(types[name].shape)[1:])
