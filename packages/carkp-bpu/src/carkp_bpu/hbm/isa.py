@@ -44,6 +44,7 @@ Legend: ``O`` output channels of the instruction, ``I`` input channels, ``kh kw`
 # ruff: noqa: RUF009 - the defaults are attrs fields.
 from __future__ import annotations
 
+import math
 from typing import ClassVar, TypeAlias
 
 from attrs import frozen
@@ -61,6 +62,13 @@ Four: TypeAlias = tuple[int, int, int, int]
 Three: TypeAlias = tuple[int, int, int]
 
 NO_WAITS: Four = (0, 0, 0, 0)
+
+
+def map_shape(shape: tuple[int, ...]) -> Three:
+    """Height, width and channels of the map that holds a tensor (1, C, d2, ..., dk)."""
+    channels = shape[1] if len(shape) > 1 else 1
+    width = shape[-1] if len(shape) > 2 else 1
+    return math.prod(shape[2:-1]), width, channels
 
 
 @frozen

@@ -18,7 +18,7 @@ from carkp_core.errors import BackendError
 PortType = tuple[tuple[int, ...], str, float]
 
 
-@frozen
+@frozen(eq=False)
 class HbmProgram:
     """What an ``.hbm`` holds. Satisfies ``carkp_core.backend.Program``."""
 

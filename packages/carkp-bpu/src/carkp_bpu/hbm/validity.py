@@ -30,7 +30,7 @@ def _findings(instruction: isa.Instruction) -> Iterator[str]:
                 yield from _map_findings(name, value.map)
                 yield from _shift_findings(value.shift, _TERM_SHIFTS)
             case isa.View():
-                yield from _dtype_findings(name, value.dtype)
+                yield from _view_findings(name, value)
     lo, hi = getattr(instruction, "lo", 0), getattr(instruction, "hi", 0)
     if lo > hi:
         yield f"lo {lo} is above hi {hi}"
@@ -88,7 +88,7 @@ def _vector(
             if not instruction.terms:
                 yield "no terms"
             for term in instruction.terms:
-                yield from _dtype_findings("term", term.view.dtype)
+                yield from _view_findings("term", term.view)
                 yield from _shift_findings(term.shift, _TERM_SHIFTS)
                 yield from _flags(negative=term.negative)
         case isa.Mul() | isa.Rescale():
@@ -111,8 +111,16 @@ def _map_findings(name: str, value: isa.FeatureMap) -> Iterator[str]:
     yield from _positive(f"{name} sizes", sizes)
     if value.pixel_pitch < value.channels * value.dtype:
         yield f"{name}: a pixel of {value.channels * value.dtype} bytes every {value.pixel_pitch}"
+    if any(number % max(value.dtype, 1) for number in (value.address, value.pixel_pitch, value.row_pitch)):
+        yield f"{name}: address and pitches are not multiples of {value.dtype} bytes"
     if value.row_pitch < value.pixel_pitch:
         yield f"{name}: row_pitch {value.row_pitch} is under pixel_pitch {value.pixel_pitch}"
+
+
+def _view_findings(name: str, value: isa.View) -> Iterator[str]:
+    yield from _dtype_findings(name, value.dtype)
+    if any(number % max(value.dtype, 1) for number in (value.address, *value.strides)):
+        yield f"{name}: address and strides are not multiples of {value.dtype} bytes"
 
 
 def _dtype_findings(name: str, code: int) -> Iterator[str]:
