@@ -35,7 +35,7 @@ INTRODUCTION = """\
 # Operators on the BPU
 
 This page is generated from the checker's rules (`nox -s docs`); do not edit it. `carkp model-checker` reads the same
-tables. A node that breaks a rule is left to the CPU or rejected, as the last column says; both are findings.
+tables. A node that breaks a rule is left to the CPU or rejected, as each rule says; both are findings.
 
 The rules see the graph as carkp has normalised it: a mean is a mean plus a reshape, a fully connected layer is a 1x1
 convolution, any scalar function of one int8 tensor is a table, a lone batch norm is a depthwise 1x1 convolution, a

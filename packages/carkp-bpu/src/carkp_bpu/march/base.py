@@ -214,6 +214,8 @@ class Hardware:
     vector_bytes_per_cycle: Fact[int]
     sram_bytes: Fact[int]
     ddr_bytes_per_s: Fact[float]
+    #: DDR moves whole bursts of these.
+    ddr_burst_bytes: Fact[int]
     #: Layout of feature maps on chip: C and W are padded to these.
     channel_align: Fact[int]
     width_align: Fact[int]

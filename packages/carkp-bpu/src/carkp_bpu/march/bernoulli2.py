@@ -42,6 +42,7 @@ BERNOULLI2 = March(
         vector_bytes_per_cycle=_hidden(128),
         sram_bytes=_hidden(1 << 20),
         ddr_bytes_per_s=_fitted(3.0e9),
+        ddr_burst_bytes=_hidden(64),
         channel_align=_hint(4),
         width_align=_hint(8),
         cores=_chip(2),

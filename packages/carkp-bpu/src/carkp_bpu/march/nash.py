@@ -49,6 +49,7 @@ def _hardware(clock_hz: int, macs_per_cycle: int, ddr_bytes_per_s: float) -> Har
         vector_bytes_per_cycle=_hidden(1024),
         sram_bytes=_l2m(6 << 20),
         ddr_bytes_per_s=_share(ddr_bytes_per_s),
+        ddr_burst_bytes=_hidden(64),
         channel_align=_hint(4),
         width_align=_hint(8),
         cores=_chip(1),
