@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from carkp_carfusion.metrics import (
     AUC_ALPHAS,
     REPORT_ALPHAS,
@@ -19,10 +24,6 @@ from carkp_carfusion.metrics import (
     sample_errors,
 )
 from carkp_carfusion.models.heatmap_codec import HeatmapCodec, HeatmapDecoder
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-
 from carkp_core.errors import ConfigError
 from carkp_core.train.metrics import Metric
 
@@ -151,7 +152,7 @@ def test_states_of_parts_sum_to_the_state_of_the_whole_bit_by_bit(seed: int, cut
     order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
     edges = [0, *sorted(cuts), 12]  # some parts are empty, as a process without samples is
     parts = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         part = KeypointReport()
         chosen = order[low:high]
         if len(chosen):
@@ -249,7 +250,7 @@ def test_thresholds_that_make_no_sense_are_refused(arguments: dict[str, Any], me
 
 def test_what_does_not_fit_is_named() -> None:
     pred, gt, valid = samples(0)
-    with pytest.raises(ConfigError, match="PCK@0.1: predictions and landmarks differ"):
+    with pytest.raises(ConfigError, match=r"PCK@0\.1: predictions and landmarks differ"):
         PCKMetric().update(batch_of(gt, valid), pred[:, :3])
     with pytest.raises(ConfigError, match="heatmaps do not cover the image"):
         PCKMetric(feat_stride=4, img_shape=(128, 128)).update(batch_of(gt, valid), torch.zeros(7, 5, 16, 16))

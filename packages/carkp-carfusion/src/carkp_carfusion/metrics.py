@@ -14,12 +14,14 @@ order of samples changes a digit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from carkp_carfusion.models.heatmap_codec import HeatmapDecoder
+from carkp_carfusion.worst_samples import WorstSamples
 from carkp_core.errors import ConfigError
 
 AUC_ALPHAS = tuple(step / 200 for step in range(1, 21))
@@ -252,9 +254,25 @@ class MeanKeypointDist(KeypointMetric):
 
 
 class KeypointReport(KeypointMetric):
-    """All that ``predict`` reports: PCK at 0.02, 0.05, 0.1 and at ``alphas``, AUC and mean distance."""
+    """All that ``predict`` reports: PCK at 0.02, 0.05, 0.1 and at ``alphas``, AUC and mean distance.
+
+    It also keeps a table per keypoint, and the worst of the samples that this process has seen.
+    """
 
     name = "keypoint_report"
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self.worst = WorstSamples()
+
+    def update(self, batch: Mapping[str, Any], output: Any) -> None:
+        """Count a batch, as ``KeypointMetric.update`` does."""
+        super().update(batch, points := self.decode(output))
+        gt_xy, valid = (torch.as_tensor(batch[key]).detach().cpu() for key in ("gt_ldmk", "gt_ldmk_attr"))
+        valid = valid.reshape(gt_xy.shape[:-1]) > 0
+        errors = sample_errors(points[..., :2].detach().cpu(), gt_xy, valid)
+        self.worst.update(batch, points, torch.where(valid.any(dim=-1), errors, -torch.inf))
 
     def companions(self) -> tuple[KeypointReport, ...]:
         """Return none: this is the fullest."""
@@ -267,6 +285,10 @@ class KeypointReport(KeypointMetric):
             for k, row in enumerate(self._counts)
             if row[_SAMPLES] > 0
         )
+
+    def draw_worst(self, dataset: Any, path: Path) -> None:
+        """Draw the samples with the largest mean error relative to their box, as one sheet."""
+        self.worst.draw(dataset, path)
 
 
 def pck_key(alpha: float) -> str:
