@@ -9,6 +9,7 @@ from carkp_carfusion.models.heatmap_codec import HeatmapCodec, HeatmapDecoder
 from carkp_carfusion.models.heatmap_keypoint import HeatmapKeypointModel
 from carkp_carfusion.models.loss import MSELoss
 from carkp_core.errors import ConfigError
+from carkp_core.ops_count import count_ops
 
 
 def build(loss: bool = True, post_process: bool = True) -> HeatmapKeypointModel:
@@ -34,10 +35,13 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
-def test_the_whole_network_has_the_documented_size() -> None:
-    with torch.device("meta"):
-        model = HeatmapKeypointModel(efficientnet("b0"), DeconvDecoder(320, 12))
-    assert sum(p.numel() for p in model.parameters()) == 4_153_100
+def test_the_whole_network_has_the_documented_cost() -> None:
+    model = HeatmapKeypointModel(efficientnet("b0"), DeconvDecoder(320, 12))
+    report = count_ops(model.network, {"img": torch.zeros(1, 3, 128, 128)})
+    assert report.macs == 227_331_584
+    assert report.params == 4_153_100
+    assert report.modules[-1].path == "decode_head.final"
+    assert report.modules[-1].output_shape == (1, 12, 32, 32)
 
 
 def test_training_answers_heatmaps_and_loss(batch: dict[str, torch.Tensor]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: What ``calops_cfg`` may hold. ``method`` is known from the tutorial's family; all methods count the same.
 CALOPS_KEYS = ("input_shape", "method")
+PAGE_COLUMNS = 160
 
 
 @click.command("calops")
@@ -51,8 +52,10 @@ def count_session(session: Session) -> OpsReport:
 
 def print_report(report: OpsReport, console: Console | None = None) -> None:
     """Print a table of modules and the totals: ``227.33 M MACs, 4,153,100 parameters``."""
-    console = console or Console()
-    table = Table("module", "type", "output", box=None, header_style="bold")
+    console = console or _console()
+    table = Table(box=None, header_style="bold")
+    for title in ("module", "type", "output"):
+        table.add_column(title, overflow="fold")
     for title in ("parameters", "MACs", "share"):
         table.add_column(title, justify="right")
     total = report.macs or 1
@@ -62,6 +65,12 @@ def print_report(report: OpsReport, console: Console | None = None) -> None:
         table.add_row(module.path, module.kind, output, f"{module.params:,}", f"{module.macs:,}", share)
     console.print(table)
     console.print(totals(report), highlight=False)
+
+
+def _console() -> Console:
+    """Return the terminal, or where there is none a page that is wide enough for the table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PAGE_COLUMNS)
 
 
 def totals(report: OpsReport) -> str:
