@@ -21,7 +21,7 @@ from carkp_bpu.perf.networks import NETWORKS
 
 #: Constants fitted for each march.
 FITTED: Mapping[str, tuple[str, ...]] = {
-    "bayes-e": ("ddr_bytes_per_s", "conv_efficiency", "depthwise_macs_per_cycle", "layer_cycles"),
+    "bayes-e": ("ddr_bytes_per_s", "conv_efficiency", "feature_bytes_per_cycle", "layer_cycles"),
     "bernoulli2": ("ddr_bytes_per_s", "conv_efficiency"),
     "bayes": ("layer_cycles",),
 }

@@ -210,8 +210,6 @@ class Hardware:
     mac_pixels: Fact[int]
     mac_in_channels: Fact[int]
     mac_out_channels: Fact[int]
-    #: Bytes that the vector engine takes in (or gives) in a cycle.
-    vector_bytes_per_cycle: Fact[int]
     sram_bytes: Fact[int]
     ddr_bytes_per_s: Fact[float]
     #: DDR moves whole bursts of these.
@@ -228,8 +226,10 @@ class Costs:
 
     #: Share of ``macs_per_cycle`` that a dense convolution with full lanes reaches.
     conv_efficiency: Fact[float]
-    #: Share of the vector rate that depthwise products reach: products in a cycle.
+    #: Products of a depthwise convolution in a cycle.
     depthwise_macs_per_cycle: Fact[float]
+    #: Bytes of feature maps that an engine reads and writes in a cycle.
+    feature_bytes_per_cycle: Fact[float]
     #: Before each layer: reading its descriptor, filling and draining the array.
     layer_cycles: Fact[int]
     #: Before each instruction of the convolution and vector engines, and of a DMA transfer.
@@ -269,8 +269,9 @@ class March:
         return self.hardware.macs_per_cycle.value
 
     @property
-    def vector_bytes_per_cycle(self) -> int:
-        return self.hardware.vector_bytes_per_cycle.value
+    def vector_bytes_per_cycle(self) -> float:
+        """Bytes of feature maps that an engine reads and writes in a cycle."""
+        return self.costs.feature_bytes_per_cycle.value
 
     @property
     def sram_bytes(self) -> int:

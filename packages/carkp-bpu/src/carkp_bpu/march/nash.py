@@ -46,7 +46,6 @@ def _hardware(clock_hz: int, macs_per_cycle: int, ddr_bytes_per_s: float) -> Har
         mac_pixels=_hidden(8),
         mac_in_channels=_hidden(32),
         mac_out_channels=_hidden(64),
-        vector_bytes_per_cycle=_hidden(1024),
         sram_bytes=_l2m(6 << 20),
         ddr_bytes_per_s=_share(ddr_bytes_per_s),
         ddr_burst_bytes=_hidden(64),
@@ -64,6 +63,7 @@ def _march(name: str, chips: str, hardware: Hardware, launch_us: Fact[float]) ->
         costs=Costs(
             conv_efficiency=_yolo(0.25),
             depthwise_macs_per_cycle=_hidden(2048.0),
+            feature_bytes_per_cycle=_hidden(512.0),
             layer_cycles=_hidden(1500),
             instruction_cycles=_hidden(64),
             dma_cycles=_hidden(128),

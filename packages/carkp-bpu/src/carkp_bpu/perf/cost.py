@@ -6,8 +6,9 @@ Convolution engine
 Depthwise
     One filter to a channel leaves the input-channel lanes idle, so it has a rate of its own:
     ``padded products / depthwise_macs_per_cycle``.
-Vector engine
-    The larger of bytes in and bytes out, over ``vector_bytes_per_cycle``.
+Feature maps
+    Both engines read and write them through a port of ``vector_bytes_per_cycle``; a convolution takes the longer of
+    its products and its feature maps, the vector engine has nothing else to do.
 DMA
     A set-up, then whole bursts at the DDR's rate; reading and writing share that rate.
 
@@ -38,6 +39,8 @@ class ConvWork:
     filters: int
     groups: int = 1
     element_bytes: int = 1
+    #: Bytes of input and output that it reads and writes.
+    feature_bytes: int = 0
 
     @property
     def depthwise(self) -> bool:
@@ -52,6 +55,10 @@ class ConvWork:
 
 def conv_cycles(work: ConvWork, march: March) -> int:
     """Cycles of the convolution engine."""
+    return max(_product_cycles(work, march), vector_cycles(work.feature_bytes, march))
+
+
+def _product_cycles(work: ConvWork, march: March) -> int:
     hardware, costs = march.hardware, march.costs
     pixels = work.height * _up(work.width, hardware.mac_pixels.value)
     slower = hardware.int16_mac_divisor.value if work.element_bytes > 1 else 1
@@ -64,9 +71,9 @@ def conv_cycles(work: ConvWork, march: March) -> int:
     return math.ceil(products * slower / (march.macs_per_cycle * costs.conv_efficiency.value))
 
 
-def vector_cycles(bytes_in: int, bytes_out: int, march: March) -> int:
-    """Cycles of the vector engine."""
-    return math.ceil(max(bytes_in, bytes_out) / march.vector_bytes_per_cycle)
+def vector_cycles(feature_bytes: int, march: March) -> int:
+    """Cycles for reading and writing feature maps of so many bytes together."""
+    return math.ceil(feature_bytes / march.vector_bytes_per_cycle)
 
 
 def dma_cycles(bytes_moved: int, runs: int, march: March) -> int:

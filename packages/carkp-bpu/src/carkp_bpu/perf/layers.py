@@ -40,7 +40,7 @@ class Layer:
         """Cycles of its engine."""
         if self.conv:
             return conv_cycles(self.conv, march)
-        return vector_cycles(self.input_bytes, self.output_bytes, march)
+        return vector_cycles(self.input_bytes + self.output_bytes, march)
 
 
 @frozen
@@ -60,8 +60,8 @@ class LayerTime:
 def schedule(layers: Sequence[Layer], march: March, sram_bytes: int | None = None) -> list[LayerTime]:
     """Time layers one after the other, with constants fetched ahead into half of the on-chip memory.
 
-    A feature map travels through DDR when it and its layer's other map exceed the other half; the first input and
-    the last output always do.
+    A feature map travels through DDR when it exceeds the on-chip memory (a smaller one is computed in stripes that
+    stay there); the first input and the last output always do.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _map_bytes(layers: Sequence[Layer], index: int, sram: int) -> int:
 
 
 def _spills(layer: Layer, sram: int) -> bool:
-    return layer.output_bytes > sram // 2
+    return layer.output_bytes > sram
 
 
 def _room(times: Sequence[LayerTime], incoming: int, window: int) -> int:

@@ -31,7 +31,9 @@ class Sketch:
         """A convolution with "same" padding."""
         before, depth = self._bytes, self.channels // groups
         self.size, self.channels = -(-self.size // stride), filters
-        work = ConvWork(self.size, self.size, kernel * kernel, depth, filters // groups, groups)
+        work = ConvWork(
+            self.size, self.size, kernel * kernel, depth, filters // groups, groups, feature_bytes=before + self._bytes
+        )
         self._append("conv2d", before, work, filters)
 
     def depthwise(self, kernel: int = 3, stride: int = 1) -> None:
@@ -42,7 +44,7 @@ class Sketch:
         """A transposed convolution that enlarges by its stride."""
         before, depth, size = self._bytes, self.channels, self.size
         self.size, self.channels = self.size * stride, filters
-        work = ConvWork(size, size, kernel * kernel, depth, filters)
+        work = ConvWork(size, size, kernel * kernel, depth, filters, feature_bytes=before + self._bytes)
         self._append("conv_transpose2d", before, work, filters)
 
     def pool(self, kernel: int = 3, stride: int = 2) -> None:

@@ -61,7 +61,7 @@ def instruction_cycles(instruction: isa.Instruction, march: March) -> int:
         return dma_cycles(counts.ddr_bytes(instruction), counts.dma_runs(instruction), march)
     if isinstance(instruction, (isa.Conv, isa.Deconv)):
         return conv_cycles(conv_work(instruction), march)
-    return vector_cycles(*_vector_bytes(instruction), march)
+    return vector_cycles(sum(_vector_bytes(instruction)), march)
 
 
 def conv_work(instruction: isa.Conv | isa.Deconv) -> ConvWork:
@@ -79,7 +79,32 @@ def conv_work(instruction: isa.Conv | isa.Deconv) -> ConvWork:
         filters=instruction.output.channels // instruction.groups,
         groups=instruction.groups,
         element_bytes=instruction.input.dtype,
+        feature_bytes=_input_bytes(instruction) + counts.output_elements(instruction) * instruction.output.dtype,
     )
+
+
+def _input_bytes(instruction: isa.Conv | isa.Deconv) -> int:
+    """Bytes of the input window of a tile, residual included; overlaps with other tiles count again."""
+    if isinstance(instruction, isa.Deconv):
+        spans = zip((instruction.rows, instruction.columns), instruction.stride_hw, strict=True)
+        sizes = [-(-(end - begin) // stride) for (begin, end), stride in spans]
+        return sizes[0] * sizes[1] * instruction.input.channels * instruction.input.dtype
+    whole = (instruction.input.height, instruction.input.width)
+    rows, columns = (
+        min(size, (end - begin - 1) * stride + dilation * (kernel - 1) + 1)
+        for size, (begin, end), stride, dilation, kernel in zip(
+            whole,
+            (instruction.rows, instruction.columns),
+            instruction.stride_hw,
+            instruction.dilation_hw,
+            instruction.kernel_hw,
+            strict=True,
+        )
+    )
+    residual = 0
+    if instruction.residual is not None:
+        residual = counts.output_elements(instruction) * instruction.residual.map.dtype
+    return rows * columns * instruction.input.channels * instruction.input.dtype + residual
 
 
 def _vector_bytes(instruction: isa.Instruction) -> tuple[int, int]:
