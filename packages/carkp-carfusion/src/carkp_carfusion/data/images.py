@@ -21,7 +21,7 @@ _DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 def decode_image(data: bytes) -> Image | None:
     """Decode JPEG or PNG bytes to RGB [H, W, 3], or return None if they are not a whole image."""
-    if not data:
+    if not data or _cut_short(data):
         return None
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE)
@@ -30,6 +30,11 @@ def decode_image(data: bytes) -> Image | None:
     if bgr is None:
         return None
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG lacks its end marker; some OpenCV versions fill the missing rows with grey and say nothing."""
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9", len(data) // 2) < 0
 
 
 def encode_jpeg(image_rgb: Image, quality: int = 95) -> bytes:
