@@ -15,7 +15,7 @@ from carkp_carfusion.data.synth.generate import SynthReport, SynthSpec, generate
 from carkp_core.cli_options import json_option, write_json
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """``WxH`` in pixels."""
 
     name = "WxH"

@@ -62,7 +62,7 @@ class Camera:
         return np.asarray(np.stack([x, y, np.ones_like(x)], axis=-1) @ self.rotation)
 
     def plane_homography(self, origin: Array, axis_u: Array, axis_v: Array) -> Array:
-        """[3, 3] from plane coordinates (u, v, 1), the point ``origin + u axis_u + v axis_v``, to homogeneous pixels."""
+        """[3, 3] from plane coordinates (u, v, 1), at ``origin + u axis_u + v axis_v``, to homogeneous pixels."""
         columns = np.stack([axis_u, axis_v, origin - self.position], axis=1)
         x, y = self.centre_xy
         intrinsics = np.array([[self.focal_px, 0.0, x], [0.0, self.focal_px, y], [0.0, 0.0, 1.0]])

@@ -14,9 +14,10 @@ from attrs import frozen
 from carkp_carfusion.data.synth.backdrop import paint_backdrop
 from carkp_carfusion.data.synth.billboard import Billboard, to_billboard
 from carkp_carfusion.data.synth.labels import CarLabel, label_car
-from carkp_carfusion.data.synth.raster import SUPERSAMPLE, DepthBuffer
+from carkp_carfusion.data.synth.light import Light
+from carkp_carfusion.data.synth.raster import DepthBuffer
 from carkp_carfusion.data.synth.scene import Car, Scene, Thing
-from carkp_carfusion.data.synth.shade import Light, Patch, composite, shade_billboard, shade_mesh
+from carkp_carfusion.data.synth.shade import Patch, composite, shade_billboard, shade_mesh
 from carkp_carfusion.data.synth.types import Array
 
 #: A convex outline is this much larger than the car in it, about.
@@ -44,30 +45,28 @@ def draw(scene: Scene, min_visible: float, rng: np.random.Generator) -> Frame:
     contacts = [_contact(car) for car in scene.cars]
     picture = paint_backdrop(scene.camera, scene.place, light, shadows, contacts, rng)
 
-    patches: list[Patch] = []
-    for car, first in zip(scene.cars, firsts, strict=True):
-        patch = shade_mesh(buffer, car.mesh, first, car.coat, (car.rotation, car.offset), light)
-        if patch:
-            patches.append(patch)
+    of_cars = [
+        shade_mesh(buffer, car.mesh, first, car.coat, (car.rotation, car.offset), light)
+        for car, first in zip(scene.cars, firsts, strict=True)
+    ]
+    patches = [patch for patch in of_cars if patch]
     for board, owner in zip(boards, owners, strict=True):
         lit = np.clip(board.picture[:, :, :3] * (light.ambient + 0.6 * light.sun), 0, 255).astype(np.uint8)
         patch = shade_billboard(buffer, owner, lit, board.low_xy)
         if patch:
             patches.append(patch)
     composite(picture, patches)
-    return Frame(picture, _labels(scene, buffer, firsts, boards, min_visible))
+    return Frame(picture, _labels(scene, of_cars, boards, min_visible))
 
 
 def _labels(
-    scene: Scene, buffer: DepthBuffer, firsts: Sequence[int], boards: Sequence[Billboard], min_visible: float
+    scene: Scene, patches: Sequence[Patch | None], boards: Sequence[Billboard], min_visible: float
 ) -> tuple[CarLabel, ...]:
-    counts = np.bincount(buffer.owner.ravel(), minlength=1)
     labels = []
-    for index, (car, first) in enumerate(zip(scene.cars, firsts, strict=True)):
-        shown = counts[first : first + len(car.mesh.panel)].sum() / SUPERSAMPLE**2
+    for index, (car, patch) in enumerate(zip(scene.cars, patches, strict=True)):
         outline, _ = scene.camera.project(car.mesh.corners.reshape(-1, 3))
         area = cv2.contourArea(cv2.convexHull(outline.astype(np.float32)))
-        if shown >= min_visible * _OUTLINE_FILL * area and shown > 0:
+        if patch is not None and patch.coverage.sum() >= min_visible * _OUTLINE_FILL * area:
             others = [*scene.cars[:index], *scene.cars[index + 1 :]]
             labels.append(label_car(scene.camera, car, others, boards))
     return tuple(labels)

@@ -1,7 +1,7 @@
 """Write a generated data set: which frames there are, who draws them, and what was drawn.
 
-A frame depends on (seed, split, sequence, frame) and on the spec's size and difficulty, never on the number of workers or
-on how many frames there are. An interrupted run continues: a frame whose label file stands is done.
+A frame depends on (seed, split, sequence, frame) and on the spec's size and difficulty, never on the number of workers
+or on how many frames there are. An interrupted run continues: a frame whose label file stands is done.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The 14 points of a car in the picture, and what can be seen of them.
 
-Visibility, as the raw files say it: 1 visible, 2 hidden by something else, 3 hidden by the car itself. A point that both
-hide is 3, since that doesn't depend on what else stands in the street. It is decided by a ray from the camera to the
-point against the very quads and cut-outs that are drawn, so it holds outside the picture as well.
+Visibility, as the raw files say it: 1 visible, 2 hidden by something else, 3 hidden by the car itself. A point that is
+hidden by both is 3, since that doesn't depend on what else stands in the street. It is decided by a ray from the camera
+to the point against the very quads and cut-outs that are drawn, so it holds outside the picture as well.
 
 Shapes: ``P`` = 14 points in the order of the ids 1..14.
 """
@@ -68,7 +68,7 @@ def blocked(camera: Camera, points: Array, mesh: Mesh) -> Array:
     facing = (mesh.face_normals * (camera.position - mesh.centres)).sum(-1) > 0
     shown = Mesh(mesh.corners[facing], mesh.normals[facing], mesh.panel[facing])
     rays = points - camera.position
-    reach = first_hit(shown.triangles, np.broadcast_to(camera.position, rays.shape), rays)
+    reach = first_hit(shown.triangles, camera.position, rays)
     return np.asarray(reach < 1 - TOLERANCE_M / np.linalg.norm(rays, axis=1))
 
 

@@ -112,23 +112,22 @@ def box(low: Array, high: Array, panel: int) -> Mesh:
     return Mesh(corners, np.repeat(normals[:, None], 4, axis=1), np.full(5, panel))
 
 
-def first_hit(triangles: Array, origins: Array, directions: Array) -> Array:
+def first_hit(triangles: Array, origin: Array, directions: Array) -> Array:
     """Distances [P], in units of each direction's length, to the first triangle [T, 3, 3] each ray meets; inf if none.
 
-    Möller and Trumbore's test, all rays against all triangles at once, from either side.
+    Möller and Trumbore's test from either side. All rays start at ``origin`` [3], so that each of its four determinants
+    is one matrix product of the directions [P, 3] with vectors that belong to the triangles.
     """
     if len(triangles) == 0:
-        return np.full(len(origins), np.inf)
+        return np.full(len(directions), np.inf)
     edge_1 = triangles[:, 1] - triangles[:, 0]
     edge_2 = triangles[:, 2] - triangles[:, 0]
-    p = np.cross(directions[:, None], edge_2[None])
-    determinant = (p * edge_1).sum(-1)
+    start = origin - triangles[:, 0]
+    q = np.cross(start, edge_1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1.0 / determinant
-        t = origins[:, None] - triangles[None, :, 0]
-        u = (t * p).sum(-1) * inverse
-        q = np.cross(t, edge_1[None])
-        v = (directions[:, None] * q).sum(-1) * inverse
+        inverse = 1.0 / (directions @ np.cross(edge_2, edge_1).T)
+        u = (directions @ np.cross(edge_2, start).T) * inverse
+        v = (directions @ q.T) * inverse
         distance = (q * edge_2).sum(-1) * inverse
-        hit = (np.abs(determinant) > 1e-12) & (u >= 0) & (v >= 0) & (u + v <= 1) & (distance > 1e-9)
+        hit = np.isfinite(inverse) & (u >= 0) & (v >= 0) & (u + v <= 1) & (distance > 1e-9)
     return np.asarray(np.where(hit, distance, np.inf).min(axis=1))

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from attrs import frozen
 
-from carkp_carfusion.data.synth.body import STYLES
 from carkp_carfusion.data.synth.coat import PAINTS
+from carkp_carfusion.data.synth.shapes import STYLES
 from carkp_carfusion.data.synth.types import Array, Colour, stream
 
 #: How far the plan reaches from the origin.
@@ -183,47 +183,51 @@ def hidden_by_blocks(place: Place, camera_xy: Array, targets_xy: Array) -> Array
 
 
 def _blocks(kind: str, front: float, rng: np.random.Generator) -> tuple[Block, ...]:
+    """Rows of buildings that face the road, the crossing roads or the car park's four sides."""
     palette = [_colour(rng.uniform(70, 200) + rng.uniform(-30, 30) * np.array([-1.0, 0.1, 0.9])) for _ in range(5)]
-    setback = float(rng.uniform(0.3, 5.0))
-    line = front + setback
-    blocks: list[Block] = []
-
-    def row(start: float, end: float, place_block: object) -> None:
-        at = start
-        while at < end - 5:
-            width = min(float(rng.uniform(8, 20)), end - at)
-            if rng.random() < 0.85:
-                depth, height = float(rng.uniform(9, 16)), float(rng.uniform(5, 19))
-                low, high = place_block(at, at + width, depth)  # type: ignore[operator]
-                blocks.append(
-                    Block(
-                        low,
-                        high,
-                        height,
-                        palette[int(rng.integers(5))],
-                        _colour(rng.uniform(35, 110) * np.array([1.15, 1.05, 0.9])),
-                        float(rng.uniform(2.8, 3.8)),
-                        float(rng.uniform(1.8, 3.6)),
-                        bool(rng.random() < 0.5),
-                    )  # fmt: skip
-                )
-            at += width + (float(rng.uniform(2, 8)) if rng.random() < 0.3 else 0.0)
-
-    gap = line if kind == "crossing" else 0.0
-    spans = [(-REACH_M, -gap), (gap, REACH_M)] if kind == "crossing" else [(-REACH_M, REACH_M)]
-    if kind == "lot":
-        spans = [(-line, line)]
-    for start, end in spans:
-        row(start, end, lambda a, b, d: ((a, line), (b, line + d)))
-        row(start, end, lambda a, b, d: ((a, -line - d), (b, -line)))
-    if kind == "crossing":
-        for start, end in ((line + 17, REACH_M), (-REACH_M, -line - 17)):
-            row(start, end, lambda a, b, d: ((line, a), (line + d, b)))
-            row(start, end, lambda a, b, d: ((-line - d, a), (-line, b)))
-    if kind == "lot":
-        row(-line, line, lambda a, b, d: ((line, a), (line + d, b)))
-        row(-line, line, lambda a, b, d: ((-line - d, a), (-line, b)))
+    line = front + float(rng.uniform(0.3, 5.0))
+    corner = line + 17  # behind the corner houses, which face both roads
+    spans: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = {
+        "street": ([(-REACH_M, REACH_M)], []),
+        "crossing": ([(-REACH_M, -line), (line, REACH_M)], [(-REACH_M, -corner), (corner, REACH_M)]),
+        "lot": ([(-line, line)], [(-line, line)]),
+    }
+    along_x, along_y = spans[kind]
+    blocks = [_block(lot, depth, side * line, False, palette, rng)
+              for span in along_x for side in (-1, 1) for lot, depth in _lots(span, rng)]  # fmt: skip
+    blocks += [_block(lot, depth, side * line, True, palette, rng)
+               for span in along_y for side in (-1, 1) for lot, depth in _lots(span, rng)]  # fmt: skip
     return tuple(blocks)
+
+
+def _lots(span: tuple[float, float], rng: np.random.Generator) -> list[tuple[tuple[float, float], float]]:
+    """Fronts (start, end) and depths of the houses along a line; some lots stay empty."""
+    lots = []
+    at = span[0]
+    while at < span[1] - 5:
+        end = min(at + float(rng.uniform(8, 20)), span[1])
+        if rng.random() < 0.85:
+            lots.append(((at, end), float(rng.uniform(9, 16))))
+        at = end + (float(rng.uniform(2, 8)) if rng.random() < 0.3 else 0.0)
+    return lots
+
+
+def _block(
+    lot: tuple[float, float], depth: float, line: float, turned: bool, palette: list[Colour], rng: np.random.Generator
+) -> Block:
+    """A house whose front runs along ``line`` (a y, or an x when ``turned``) and which lies behind it."""
+    near, far = sorted((line, line + math.copysign(depth, line)))
+    low, high = ((near, lot[0]), (far, lot[1])) if turned else ((lot[0], near), (lot[1], far))
+    return Block(
+        low_xy=low,
+        high_xy=high,
+        height=float(rng.uniform(5, 19)),
+        colour=palette[int(rng.integers(len(palette)))],
+        window=_colour(rng.uniform(35, 110) * np.array([1.15, 1.05, 0.9])),
+        storey=float(rng.uniform(2.8, 3.8)),
+        bay=float(rng.uniform(1.8, 3.6)),
+        brick=bool(rng.random() < 0.5),
+    )
 
 
 def _colour(values: Array) -> Colour:

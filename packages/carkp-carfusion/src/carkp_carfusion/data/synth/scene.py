@@ -10,13 +10,14 @@ import math
 import numpy as np
 from attrs import frozen
 
-from carkp_carfusion.data.synth.body import STYLES, Body, build, vary
+from carkp_carfusion.data.synth.body import Body, build
 from carkp_carfusion.data.synth.camera import Camera, look
 from carkp_carfusion.data.synth.coat import Coat, dress
 from carkp_carfusion.data.synth.difficulty import Difficulty
+from carkp_carfusion.data.synth.light import Light, make_light
 from carkp_carfusion.data.synth.mesh import Mesh
 from carkp_carfusion.data.synth.place import Place, camera_site, candidate_poses, hidden_by_blocks
-from carkp_carfusion.data.synth.shade import Light, make_light
+from carkp_carfusion.data.synth.shapes import STYLES, vary
 from carkp_carfusion.data.synth.sprites import OCCLUDER_KINDS, STREET_KINDS, Sprite
 from carkp_carfusion.data.synth.types import Array
 
@@ -231,7 +232,7 @@ def _street_things(
     cars: list[Car],
     rng: np.random.Generator,
 ) -> list[Thing]:
-    """Trees, posts and people on the pavements; behind the cars or far from the line of sight when overlap is scarce."""
+    """Trees, posts and people beside the road; where little overlap is allowed, none in front of a car."""
     things = []
     for _ in range(int(rng.integers(difficulty.street_objects[0], difficulty.street_objects[1] + 1))):
         sprite = _pick(sprites, STREET_KINDS, rng)

@@ -23,14 +23,20 @@ def expose(picture: Array, difficulty: Difficulty, rng: np.random.Generator) -> 
     if motion > 1.2:
         picture = cv2.filter2D(picture, -1, _motion_kernel(motion, angle))
     exposure = float(rng.uniform(*difficulty.exposure))
-    balance = 1 + rng.uniform(-0.05, 0.05, 3)
-    contrast = float(rng.uniform(0.9, 1.12))
-    gain = (exposure * balance).astype(np.float32)
+    gain = (exposure * (1 + rng.uniform(-0.05, 0.05, 3))).astype(np.float32)
+    contrast, gamma = float(rng.uniform(0.9, 1.12)), float(rng.uniform(0.78, 0.92))
     fall = float(rng.uniform(0, 0.22))
-    picture = picture * gain * _vignette(height, width, fall)[:, :, None]
-    picture = (picture - 110) * np.float32(contrast) + 110 * np.float32(min(1.0, exposure))
+    picture = picture * _vignette(height, width, fall)[:, :, None]
+    picture *= gain
     picture += _noise(height, width, float(rng.uniform(*difficulty.noise)), rng)
-    return np.asarray(np.clip(picture, 0, 255).astype(np.uint8))
+    return np.asarray(cv2.LUT(np.clip(picture, 0, 255).astype(np.uint8), _tone(contrast, gamma, exposure)))
+
+
+def _tone(contrast: float, gamma: float, exposure: float) -> Image:
+    """[256] the curve from light to grey level: gamma, then contrast about the middle of what the exposure gives."""
+    grey = 255 * (np.arange(256) / 255) ** gamma
+    middle = 120 * min(1.0, exposure) ** gamma
+    return np.asarray(np.clip((grey - middle) * contrast + middle, 0, 255).round(), np.uint8)
 
 
 def encode(picture: Image, difficulty: Difficulty, rng: np.random.Generator) -> bytes:
@@ -47,7 +53,7 @@ def _motion_kernel(length: float, angle: float) -> Array:
     middle = side // 2
     for t in np.linspace(-length / 2, length / 2, 4 * side):
         kernel[round(middle + t * math.sin(angle)), round(middle + t * math.cos(angle))] += 1
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 def _vignette(height: int, width: int, fall: float) -> Array:

@@ -1,78 +1,27 @@
-"""Light, and the colour of every subpixel of a solid: diffuse, sky reflection, sun highlight, grime near the ground.
+"""The colour of every visible part of a solid: diffuse light, mirrored sky, the sun's highlight, grime near the ground.
 
-Shading happens after the depth test, once per visible subpixel: the quad that won gives the normal and the coat's
-panel, the depth gives the point in the car's frame, and everything else is arithmetic on arrays.
+Shading happens after the depth test. Coverage is counted in subpixels; the colour is computed once per picture pixel,
+at the first subpixel that the solid owns: the quad that won there gives the normal and the coat's panel, the depth
+gives the point in the solid's frame, and everything else is arithmetic on arrays.
 
-Shapes: ``n`` visible subpixels of one solid, ``m`` its quads.
+Shapes: ``n`` picture pixels that a solid shows in, ``m`` its quads, ``h w`` the patch.
 """
 
 from __future__ import annotations
-
-import math
 
 import cv2
 import numpy as np
 from attrs import frozen
 
 from carkp_carfusion.data.synth.coat import Coat
+from carkp_carfusion.data.synth.light import Light
 from carkp_carfusion.data.synth.mesh import Mesh
 from carkp_carfusion.data.synth.raster import SUPERSAMPLE, DepthBuffer, affine_over_quads
 from carkp_carfusion.data.synth.types import Array, Image
 
 _REMAP_COLUMNS = 1024
-
-
-@frozen(eq=False)
-class Light:
-    """The light of a scene. Colours are blue, green, red factors; 1 is a full-scale white surface.
-
-    Attributes
-    ----------
-    to_sun : float64 [3]
-        Unit vector towards the sun, world frame.
-    sun, ambient : float64 [3]
-        Strength of the sun and of the sky.
-    zenith, horizon, ground : float64 [3]
-        Colours (0..255) that polished surfaces reflect.
-    """
-
-    to_sun: Array
-    sun: Array
-    ambient: Array
-    zenith: Array
-    horizon: Array
-    ground: Array
-
-    @property
-    def shadow_share(self) -> float:
-        """How bright a horizontal surface is in shadow, as a share of its brightness in the sun."""
-        lit = self.ambient.mean() + self.sun.mean() * max(float(self.to_sun[2]), 0.0)
-        return float(self.ambient.mean() / lit)
-
-    @property
-    def on_ground(self) -> Array:
-        """[3] the light a horizontal surface receives."""
-        return np.asarray(self.ambient + self.sun * max(float(self.to_sun[2]), 0.0))
-
-
-def make_light(rng: np.random.Generator, *, overcast: float, low_sun: float) -> Light:
-    """Draw a light. ``overcast`` and ``low_sun`` are probabilities."""
-    azimuth = float(rng.uniform(0, 2 * math.pi))
-    low = rng.random() < low_sun
-    elevation = math.radians(float(rng.uniform(16, 32) if low else rng.uniform(35, 72)))
-    to_sun = np.array(
-        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
-    )
-    if rng.random() < overcast:
-        grey = np.array([1.0, 0.99, 0.97]) * float(rng.uniform(0.68, 0.86))
-        zenith = np.array([205, 200, 195]) * float(rng.uniform(0.75, 1.0))
-        return Light(to_sun, grey * 0.16, grey, zenith, zenith * 1.08, np.array([70.0, 70, 70]))
-    warm = np.array([0.72, 0.86, 1.0]) if low else np.array([0.93, 0.97, 1.0])
-    sun = warm * float(rng.uniform(0.62, 0.85))
-    ambient = np.array([0.48, 0.44, 0.40]) * float(rng.uniform(0.85, 1.15))
-    zenith = np.array([196.0, 142, 84]) * float(rng.uniform(0.8, 1.15))
-    horizon = np.array([225.0, 215, 200]) if not low else np.array([190.0, 205, 232])
-    return Light(to_sun, sun, ambient, zenith, horizon, np.array([62.0, 64, 66]))
+#: The order in which a pixel's subpixels (row, column) are asked for its colour.
+_SUBPIXELS = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
 @frozen(eq=False)
@@ -93,25 +42,10 @@ class Patch:
     coverage: Array
 
 
-def gather(buffer: DepthBuffer, first: int, count: int, box: tuple[int, int, int, int]) -> tuple[Array, Array] | None:
-    """Subpixels owned by ``first .. first + count - 1`` inside a picture box; flat indices into the buffer and owners.
-
-    ``box`` is x0, y0, x1, y1 in whole picture pixels. None when the solid shows nowhere.
-    """
-    width = buffer.owner.shape[1]
-    x0, y0, x1, y1 = (v * SUPERSAMPLE for v in box)
-    region = buffer.owner[y0:y1, x0:x1]
-    rows, columns = np.nonzero((region >= first) & (region < first + count))
-    if len(rows) == 0:
-        return None
-    flat = (rows + y0) * width + (columns + x0)
-    return flat, region[rows, columns] - first
-
-
 def shade_mesh(
     buffer: DepthBuffer, mesh: Mesh, first: int, coat: Coat, pose: tuple[Array, Array], light: Light
 ) -> Patch | None:
-    """Colour the visible part of a placed mesh.
+    """Colour the visible part of a placed mesh; None when it shows nowhere.
 
     Parameters
     ----------
@@ -128,34 +62,45 @@ def shade_mesh(
     """
     camera = buffer.camera
     pixels, depth = camera.project(mesh.corners)
-    box = picture_box(pixels[depth.min(axis=1) > 0.2].reshape(-1, 2), camera.size_wh)
-    owned = gather(buffer, first, len(mesh.panel), box) if box else None
-    if box is None or owned is None:
+    box = picture_box(pixels.reshape(-1, 2), camera.size_wh)
+    if box is None:
         return None
-    flat, face = owned
-    width = buffer.owner.shape[1]
-    sub_x, sub_y = (flat % width).astype(np.float32), (flat // width).astype(np.float32)
+    x0, y0, x1, y1 = box
+    s = SUPERSAMPLE
+    owner = buffer.owner[y0 * s : y1 * s, x0 * s : x1 * s]
+    mine = (owner >= first) & (owner < first + len(mesh.panel))
+    samples = np.stack([mine[dy::s, dx::s] for dy, dx in _SUBPIXELS])
+    coverage = samples.sum(axis=0, dtype=np.uint8)
+    rows, columns = np.nonzero(coverage)
+    if len(rows) == 0:
+        return None
+    chosen = np.array(_SUBPIXELS)[samples.argmax(axis=0)[rows, columns]]
+    sub_y, sub_x = rows * s + chosen[:, 0], columns * s + chosen[:, 1]
+    face = owner[sub_y, sub_x] - first
+    sub_y, sub_x = sub_y + y0 * s, sub_x + x0 * s
+    reach = 1 / buffer.inverse_depth[sub_y, sub_x]
 
-    safe_depth = np.maximum(depth, 0.2)[..., None]
-    slopes = affine_over_quads(buffer.to_buffer(pixels), mesh.normals / safe_depth).astype(np.float32)
-    chosen = slopes.reshape(-1, 9)[face]
-    normal = chosen[:, 0:3] * sub_x[:, None] + chosen[:, 3:6] * sub_y[:, None] + chosen[:, 6:9]
-    normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None] + 1e-9
-
-    focal = camera.focal_px
-    ray = np.empty((len(flat), 3), np.float32)
-    ray[:, 0] = ((sub_x + 0.5) / SUPERSAMPLE - 0.5 - camera.centre_xy[0]) / focal
-    ray[:, 1] = ((sub_y + 0.5) / SUPERSAMPLE - 0.5 - camera.centre_xy[1]) / focal
-    ray[:, 2] = 1.0
+    at = np.stack([sub_x, sub_y], axis=1).astype(np.float32)
+    slopes = affine_over_quads(buffer.to_buffer(pixels), mesh.normals / depth[..., None]).astype(np.float32)[face]
+    normal = slopes[:, 0] * at[:, :1] + slopes[:, 1] * at[:, 1:] + slopes[:, 2]
+    normal /= _length(normal) + np.float32(1e-9)
+    ray = np.ones((len(at), 3), np.float32)
+    ray[:, :2] = ((at + 0.5) / s - 0.5 - np.array(camera.centre_xy, np.float32)) / np.float32(camera.focal_px)
     ray = ray @ camera.rotation.astype(np.float32)
     rotation, offset = pose
-    reach = 1.0 / buffer.inverse_depth.reshape(-1)[flat]
-    own = (ray * reach[:, None]) @ rotation.astype(np.float32) + ((camera.position - offset) @ rotation).astype(
-        np.float32
-    )
+    eye = ((camera.position - offset) @ rotation).astype(np.float32)
+    own = (ray * reach[:, None]) @ rotation.astype(np.float32) + eye
 
-    colour = _reflect(_sample(coat, mesh.panel[face], own), normal, ray, own[:, 2], light)
-    return _patch(flat, colour, box, width)
+    texel = _sample(coat.reduced(camera.focal_px / float(depth.mean())), mesh.panel[face], own)
+    shown = np.clip(_reflect(texel, normal, ray, own[:, 2], light), 0, 255)
+    share = coverage.astype(np.float32) / (s * s)
+    colour = np.zeros((*share.shape, 3), np.float32)
+    colour[rows, columns] = shown * share[rows, columns, None]
+    return Patch((x0, y0), colour, share)
+
+
+def _length(vectors: Array) -> Array:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None])
 
 
 def _sample(coat: Coat, panel: Array, own: Array) -> Array:
@@ -172,33 +117,33 @@ def _sample(coat: Coat, panel: Array, own: Array) -> Array:
 
 
 def _reflect(texel: Array, normal: Array, ray: Array, height: Array, light: Light) -> Array:
-    """[n, 3] colours: texel under diffuse light, plus what the surface mirrors."""
-    view = ray / np.sqrt(np.einsum("ij,ij->i", ray, ray))[:, None]
+    """[n, 3] colours: the texel under diffuse light, plus what the surface mirrors.
+
+    The mirrored surroundings are a sky that brightens towards the horizon, an uneven dark skyline, and the ground. The
+    share that is mirrored grows towards grazing angles (Schlick's approximation with a power of 4).
+    """
+    view = ray / _length(ray)
     facing = np.einsum("ij,ij->i", view, normal)
     mirrored = view - 2 * facing[:, None] * normal
-    to_sun = light.to_sun.astype(np.float32)
-    lambert = np.maximum(normal @ to_sun, 0)
+    lambert = np.maximum(normal @ light.to_sun, 0)
     hemisphere = 0.72 + 0.28 * normal[:, 2]
-    lit = hemisphere[:, None] * light.ambient.astype(np.float32) + lambert[:, None] * light.sun.astype(np.float32)
+    lit = hemisphere[:, None] * light.ambient + lambert[:, None] * light.sun
     grime = 0.62 + 0.38 * np.clip(height / 0.55, 0, 1)
     gloss = texel[:, 3] * np.float32(1 / 255)
 
     up = mirrored[:, 2]
     skyward = np.clip(up * 6 + 0.6, 0, 1)[:, None]  # a soft horizon, a little below eye level
     sky = light.horizon + (light.zenith - light.horizon) * np.sqrt(np.clip(up, 0, 1))[:, None]
-    skyline = (0.75 + 0.25 * np.sin(5 * np.arctan2(mirrored[:, 1], mirrored[:, 0])))[:, None]
-    near_horizon = np.clip(1 - np.abs(up) * 5, 0, 1)[:, None]
-    surroundings = (sky * skyward + light.ground * (1 - skyward)) * (1 - near_horizon * (1 - skyline))
+    uneven = 0.25 - 0.25 * np.sin(5 * np.arctan2(mirrored[:, 1], mirrored[:, 0]))
+    skyline = 1 - np.clip(1 - np.abs(up) * 5, 0, 1) * uneven
+    surroundings = light.ground + (sky - light.ground) * skyward
     grazing = np.clip(1 + facing, 0, 1) ** 2
     fresnel = gloss * (0.05 + 0.12 * gloss + 0.5 * grazing * grazing)
-    highlight = np.clip(mirrored @ to_sun, 0, 1) ** 2
+    highlight = np.clip(mirrored @ light.to_sun, 0, 1) ** 2
     highlight = highlight * highlight
-    highlight = (highlight * highlight) ** 4 * gloss * 190 * float(light.sun.mean())
-
+    highlight = (highlight * highlight) ** 4 * gloss * np.float32(190 * light.sun.mean())
     body = texel[:, :3] * lit * (grime * (1 - fresnel))[:, None]
-    return np.asarray(
-        body + surroundings.astype(np.float32) * (fresnel * grime)[:, None] + highlight[:, None], np.float32
-    )
+    return np.asarray(body + surroundings * (fresnel * grime * skyline)[:, None] + highlight[:, None], np.float32)
 
 
 def picture_box(pixels: Array, size_wh: tuple[int, int]) -> tuple[int, int, int, int] | None:
@@ -209,17 +154,6 @@ def picture_box(pixels: Array, size_wh: tuple[int, int]) -> tuple[int, int, int,
     x1, y1 = np.ceil(pixels.max(axis=0)).astype(int) + 2
     x0, y0, x1, y1 = max(int(x0), 0), max(int(y0), 0), min(int(x1), size_wh[0]), min(int(y1), size_wh[1])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def _patch(flat: Array, colour: Array, box: tuple[int, int, int, int], buffer_width: int) -> Patch:
-    x0, y0, x1, y1 = box
-    wide, high = (x1 - x0) * SUPERSAMPLE, (y1 - y0) * SUPERSAMPLE
-    local = (flat // buffer_width - y0 * SUPERSAMPLE) * wide + (flat % buffer_width - x0 * SUPERSAMPLE)
-    canvas = np.zeros((high * wide, 4), np.float32)
-    canvas[local, :3] = np.clip(colour, 0, 255)
-    canvas[local, 3] = 1.0
-    small = cv2.resize(canvas.reshape(high, wide, 4), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-    return Patch((x0, y0), small[:, :, :3], small[:, :, 3])
 
 
 def shade_billboard(buffer: DepthBuffer, owner: int, picture: Image, low_xy: tuple[int, int]) -> Patch | None:

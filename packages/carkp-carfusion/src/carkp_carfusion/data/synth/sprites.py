@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from attrs import frozen
 
-from carkp_carfusion.data.synth.backdrop import noise_tile
+from carkp_carfusion.data.synth.noise import TILE_PX, rough_tile
 from carkp_carfusion.data.synth.types import Array, Image, stream
 
 
@@ -28,11 +28,9 @@ class Sprite:
     @property
     def width_m(self) -> float:
         """Width in metres."""
-        return self.height_m * self.picture.shape[1] / self.picture.shape[0]
+        return float(self.height_m * self.picture.shape[1] / self.picture.shape[0])
 
 
-#: How many of each kind a library holds.
-_COUNTS = {"tree": 8, "bush": 6, "pedestrian": 10, "pole": 4, "sign": 5, "bin": 4, "crate": 5}
 #: Kinds that stand where they like, and kinds that are put in front of cars.
 STREET_KINDS = ("tree", "tree", "pole", "pedestrian", "sign", "bush")
 OCCLUDER_KINDS = ("bush", "pole", "pedestrian", "bin", "crate", "sign", "pedestrian")
@@ -41,12 +39,22 @@ OCCLUDER_KINDS = ("bush", "pole", "pedestrian", "bin", "crate", "sign", "pedestr
 @lru_cache(maxsize=4)
 def library(seed: int, split: str) -> dict[str, tuple[Sprite, ...]]:
     """The cut-outs of a split, by kind."""
-    makers: dict[str, Callable[[np.random.Generator], Sprite]] = {
-        "tree": _tree, "bush": _bush, "pedestrian": _pedestrian, "pole": _pole, "sign": _sign, "bin": _bin, "crate": _crate,
-    }  # fmt: skip
     return {
-        kind: tuple(makers[kind](stream(seed, split, kind, number)) for number in range(count))
-        for kind, count in _COUNTS.items()
+        kind: tuple(make(stream(seed, split, kind, number)) for number in range(count))
+        for kind, (make, count) in _makers().items()
+    }
+
+
+def _makers() -> dict[str, tuple[Callable[[np.random.Generator], Sprite], int]]:
+    """How each kind is drawn, and how many a library holds."""
+    return {
+        "tree": (_tree, 8),
+        "bush": (_bush, 6),
+        "pedestrian": (_pedestrian, 10),
+        "pole": (_pole, 4),
+        "sign": (_sign, 5),
+        "bin": (_bin, 4),
+        "crate": (_crate, 5),
     }
 
 
@@ -69,8 +77,8 @@ def _foliage(height: int, width: int, blobs: Array, colour: Array, rng: np.rando
         lift = 0.5 - 0.5 * (y - by) / radius + 0.2 * (x - bx) / radius
         shade = np.where(inside > field, lift, shade)
         field = np.maximum(field, inside)
-    dy, dx = rng.integers(0, 512 - max(height, width), 2)
-    leaves = noise_tile()[dy : dy + height, dx : dx + width]
+    dy, dx = rng.integers(0, TILE_PX - max(height, width), 2)
+    leaves = rough_tile()[dy : dy + height, dx : dx + width]
     mask = field + 0.22 * leaves > 0.1
     light = np.clip(0.45 + 0.5 * shade + 0.16 * leaves - 0.25 * (y / height), 0.15, 1.3)
     out = _blank(height, width)
