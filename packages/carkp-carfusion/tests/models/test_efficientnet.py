@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -111,11 +113,12 @@ def test_activations_neither_vanish_nor_explode_at_the_start() -> None:
     [
         ({"model_type": "b00"}, "unknown model_type 'b00'; did you mean 'b0'"),
         ({"activation": "rellu"}, "unknown activation 'rellu'; did you mean 'relu'"),
+        ({"bn_kwargs": {"epsilon": 1e-3}}, "bn_kwargs are not arguments of"),
     ],
 )
-def test_an_unknown_choice_names_the_known_ones(arguments: dict[str, str], message: str) -> None:
+def test_an_unknown_choice_names_the_known_ones(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        efficientnet(**arguments)  # type: ignore[arg-type]
+        efficientnet(**arguments)
     assert caught.value.allowed
 
 

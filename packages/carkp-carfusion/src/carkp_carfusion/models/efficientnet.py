@@ -264,12 +264,24 @@ def efficientnet(
     Raises
     ------
     ConfigError
-        An unknown ``model_type`` or ``activation``.
+        An unknown ``model_type`` or ``activation``, or an argument that batch norm doesn't have.
     """
     scaling = _choose("model_type", model_type, MODEL_TYPES)
     _choose("activation", activation, ACTIVATIONS)
+    _check_bn_kwargs(bn_kwargs or {})
     style = LayerStyle(activation, use_se_block, dict(bn_kwargs or {}))
     return EfficientNet(scaling, style, in_channels, num_classes if include_top else None)
+
+
+def _check_bn_kwargs(bn_kwargs: Mapping[str, Any]) -> None:
+    try:
+        nn.BatchNorm2d(1, **bn_kwargs)
+    except TypeError as error:
+        raise ConfigError(
+            "efficientnet: bn_kwargs are not arguments of nn.BatchNorm2d",
+            seen=str(error),
+            allowed="eps, momentum, affine, track_running_stats",
+        ) from error
 
 
 def _choose(argument: str, key: str, table: Mapping[str, Any]) -> Any:
