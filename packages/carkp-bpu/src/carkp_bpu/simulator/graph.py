@@ -23,7 +23,7 @@ import torch
 
 from carkp_bpu.simulator.gemm import exact_int8
 from carkp_bpu.simulator.inputs import check_inputs
-from carkp_bpu.simulator.lowering import lower
+from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
 from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
 from carkp_core.errors import GraphError
@@ -35,7 +35,13 @@ Array = npt.NDArray[Any]
 SCRATCH_BYTES = 1 << 20
 
 
-def simulate(graph: Graph, threads: int | None = None, *, int8_multiply: bool | None = None) -> GraphExecutor:
+def simulate(
+    graph: Graph,
+    threads: int | None = None,
+    *,
+    int8_multiply: bool | None = None,
+    kernels: Mapping[str, Kernel] | None = None,
+) -> GraphExecutor:
     """Make an executor of an integer model.
 
     Parameters
@@ -46,6 +52,9 @@ def simulate(graph: Graph, threads: int | None = None, *, int8_multiply: bool | 
         Threads that share a batch; by default as many as torch uses.
     int8_multiply:
         Use the machine's int8 matrix multiply; by default when its self-test passes. False is exact as well, slower.
+    kernels:
+        ``kernel(op, inputs) -> array`` on NCHW arrays by operator kind, for operators that carkp-bpu does not know;
+        the others' own ``execute`` is used.
 
     Raises
     ------
@@ -57,23 +66,24 @@ def simulate(graph: Graph, threads: int | None = None, *, int8_multiply: bool | 
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     multiply = exact_int8() if int8_multiply is None else int8_multiply
-    return GraphExecutor(graph, threads or torch.get_num_threads(), multiply)
+    return GraphExecutor(graph, threads or torch.get_num_threads(), multiply, kernels or {})
 
 
 class GraphExecutor:
     """A planned graph and the threads that run it. Made by ``simulate``."""
 
-    def __init__(self, graph: Graph, threads: int, int8_multiply: bool) -> None:
+    def __init__(self, graph: Graph, threads: int, int8_multiply: bool, kernels: Mapping[str, Kernel]) -> None:
         self.graph = graph
         self.threads = threads
-        self._int8_multiply = int8_multiply
+        self._options: dict[str, Any] = {"int8_multiply": int8_multiply, "kernels": dict(kernels)}
         self._plan = make_plan(graph)
         types = graph.types()
         lowered = [
-            lower(Request(node, tuple(types[name] for name in node.inputs), int8_multiply)) for node in self._plan.steps
+            lower(Request(node, tuple(types[name] for name in node.inputs), int8_multiply), kernels.get(node.op.kind))
+            for node in self._plan.steps
         ]
         self._binds = tuple(bind for bind, _ in lowered)
-        #: Nodes that the reference executor runs, for want of a fast kernel.
+        #: Nodes that the reference executor or a plugin runs, for want of a fast kernel.
         self.reference_nodes = tuple(
             node.name for node, (_, fast) in zip(self._plan.steps, lowered, strict=True) if not fast
         )
@@ -83,7 +93,7 @@ class GraphExecutor:
 
     def __reduce__(self) -> Any:
         """Copies and pickles are made anew: threads and arenas belong to one executor of one process."""
-        return functools.partial(simulate, int8_multiply=self._int8_multiply), (self.graph, self.threads)
+        return functools.partial(simulate, **self._options), (self.graph, self.threads)
 
     def __call__(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Run a batch.

@@ -6,14 +6,13 @@ executed by the reference executor, which knows everything.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from carkp_bpu.simulator.lowering import conv, elementwise, movement, pool
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call, logical
 from carkp_core.ir import operators as ops
 from carkp_core.ir.reference import execute_node
 
@@ -36,19 +35,26 @@ LOWERINGS: dict[type, Callable[[Request], Bind | None]] = {
 }
 
 
-def lower(request: Request) -> tuple[Bind, bool]:
-    """How to execute a node, and whether a fast kernel does it (else the reference executor)."""
+#: ``kernel(op, inputs) -> array``: an operator on NCHW arrays.
+Kernel = Callable[[Any, tuple[Any, ...]], Any]
+
+
+def lower(request: Request, kernel: Kernel | None = None) -> tuple[Bind, bool]:
+    """How to execute a node, and whether a fast kernel does it (else a plugin's kernel or the reference executor)."""
     lowering = LOWERINGS.get(type(request.op))
     bind = lowering(request) if lowering is not None else None
-    return (bind, True) if bind is not None else (_lower_to_reference(request), False)
+    return (bind, True) if bind is not None else (_lower_as_it_is(request, kernel), False)
 
 
-def _lower_to_reference(request: Request) -> Bind:
+def _lower_as_it_is(request: Request, kernel: Kernel | None) -> Bind:
+    node = request.node
+
     def run(inputs: Sequence[Array], output: Array) -> None:
         values: tuple[Any, ...] = tuple(np.ascontiguousarray(logical(value)) for value in inputs)
-        np.copyto(logical(output), execute_node(request.node, values))
+        result = execute_node(node, values) if kernel is None else kernel(node.op, values)
+        np.copyto(logical(output), np.asarray(result).astype(node.type.dtype))
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [functools.partial(run, inputs, output)]
+        return [call(run, inputs, output)]
 
     return bind

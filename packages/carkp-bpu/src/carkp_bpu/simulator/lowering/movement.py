@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from carkp_bpu.simulator.kernels import elementwise as kernels
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical, stored_axis
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call, logical, stored_axis
 from carkp_core.ir import operators as ops
 
 
@@ -25,7 +24,7 @@ def lower_concat(request: Request) -> Bind | None:
             run = value.shape[axis] * inner
             rescale = (term.multiplier, 1 << (term.shift - 1), term.shift)
             arguments = (value.reshape(-1), run, rescale, op.lo, op.hi, (begin, step), output.reshape(-1))
-            calls.append(functools.partial(kernels.rescale_runs, *arguments))
+            calls.append(call(kernels.rescale_runs, *arguments))
             begin += run
         return calls
 
@@ -39,7 +38,7 @@ def lower_slice(request: Request) -> Bind | None:
     index[stored_axis(op.axis, len(index))] = slice(op.start, op.stop, op.step)
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [functools.partial(np.copyto, output, inputs[0][tuple(index)])]
+        return [call(np.copyto, output, inputs[0][tuple(index)])]
 
     return bind
 
@@ -53,8 +52,8 @@ def lower_pad(request: Request) -> Bind | None:
         target = logical(output)
         height, width = target.shape[-2:]
         inside = target[..., top : height - bottom, left : width - right]
-        copy = functools.partial(np.copyto, inside, logical(inputs[0]))
-        return [functools.partial(output.fill, op.value), copy]
+        copy = call(np.copyto, inside, logical(inputs[0]))
+        return [call(output.fill, op.value), copy]
 
     return bind
 
@@ -65,8 +64,8 @@ def lower_reshape(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         source, target = logical(inputs[0]), logical(output)
         room = scratch.take(source.shape, source.dtype)
-        gather = functools.partial(np.copyto, room, source)
-        return [gather, functools.partial(np.copyto, target, room.reshape(target.shape))]
+        gather = call(np.copyto, room, source)
+        return [gather, call(np.copyto, target, room.reshape(target.shape))]
 
     return bind
 
@@ -76,6 +75,6 @@ def lower_transpose(request: Request) -> Bind | None:
     op: ops.Transpose = request.op
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [functools.partial(np.copyto, logical(output), logical(inputs[0]).transpose(op.permutation))]
+        return [call(np.copyto, logical(output), logical(inputs[0]).transpose(op.permutation))]
 
     return bind

@@ -5,14 +5,13 @@ Legend: ``sizes`` is (N, H, W, Y, X, C), ``Y X`` the output size.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from carkp_bpu.simulator.kernels import pool, resize
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call
 from carkp_core.ir import operators as ops
 
 INT32_MAX = (1 << 31) - 1
@@ -30,7 +29,7 @@ def lower_max_pool(request: Request) -> Bind | None:
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x = inputs[0]
-        return [functools.partial(pool.max_pool, x.reshape(-1), _sizes(x, output), window, lowest, output.reshape(-1))]
+        return [call(pool.max_pool, x.reshape(-1), _sizes(x, output), window, lowest, output.reshape(-1))]
 
     return bind
 
@@ -48,7 +47,7 @@ def lower_avg_pool(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x, acc = inputs[0], scratch.take((output.shape[3],), acc_dtype)
         arguments = (x.reshape(-1), _sizes(x, output), window, rescale, (op.lo, op.hi), acc, output.reshape(-1))
-        return [functools.partial(pool.average_pool, *arguments)]
+        return [call(pool.average_pool, *arguments)]
 
     return bind
 
@@ -77,8 +76,8 @@ def lower_resize(request: Request) -> Bind | None:
         x, target = inputs[0], output.reshape(-1)
         arguments: tuple[Any, ...] = (x.reshape(-1), _sizes(x, output), rows, columns)
         if op.mode == "nearest":
-            return [functools.partial(resize.resize_nearest, *arguments, target)]
-        return [functools.partial(resize.resize_bilinear, *arguments, op.numerator_hw, rescale, (op.lo, op.hi), target)]
+            return [call(resize.resize_nearest, *arguments, target)]
+        return [call(resize.resize_bilinear, *arguments, op.numerator_hw, rescale, (op.lo, op.hi), target)]
 
     return bind
 
