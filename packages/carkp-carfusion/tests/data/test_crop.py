@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
@@ -132,6 +133,13 @@ def test_a_missing_split_is_counted(raw_data: Path, tmp_path: Path):
 def test_processes_write_the_same_bytes(raw_data: Path, tmp_path: Path, read_tree: Callable[[Path], dict[str, bytes]]):
     crop_dataset(raw_data, tmp_path / "one", num_workers=1)
     crop_dataset(raw_data, tmp_path / "two", num_workers=2)
+    assert read_tree(tmp_path / "one") == read_tree(tmp_path / "two")
+
+
+def test_the_backend_is_joblibs_choice(raw_data: Path, tmp_path: Path, read_tree: Callable[[Path], dict[str, bytes]]):
+    crop_dataset(raw_data, tmp_path / "one")
+    with joblib.parallel_config("threading"):
+        crop_dataset(raw_data, tmp_path / "two", num_workers=2)
     assert read_tree(tmp_path / "one") == read_tree(tmp_path / "two")
 
 

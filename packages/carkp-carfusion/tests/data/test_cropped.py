@@ -40,7 +40,7 @@ def test_a_folder_without_crops_names_the_command(tmp_path: Path):
 def test_a_file_that_is_no_object_is_an_error(tmp_path: Path, text: str):
     write(tmp_path, "keypoints_train.json", {})
     (tmp_path / "simple_anno/keypoints_train.json").write_text(text)
-    with pytest.raises(DataError, match="keypoints_train.json: (the file cannot be read as JSON|not an annotation)"):
+    with pytest.raises(DataError, match=r"keypoints_train\.json: (the file cannot be read as JSON|not an annotation)"):
         read_annotations(tmp_path, "train", 2)
 
 

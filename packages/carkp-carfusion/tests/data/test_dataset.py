@@ -14,11 +14,12 @@ import torch
 from attrs import frozen
 from torch.utils.data import DataLoader
 
+from carkp_carfusion.data import geometry
 from carkp_carfusion.data import transforms as T
 from carkp_carfusion.data.collate import collate_2d
-from carkp_carfusion.data.dataset import CarfusionPackData
+from carkp_carfusion.data.dataset import CarfusionPackData, KeypointDataset
 from carkp_carfusion.data.records import HEADER_KEY, PackedSample, PackHeader, encode_sample, sample_key
-from carkp_carfusion.skeleton import CARFUSION
+from carkp_carfusion.skeleton import CARFUSION, Skeleton
 from carkp_core.errors import DataError
 
 TRANSFORMS = (
@@ -40,7 +41,7 @@ class NameProcess:
         return {**sample, "threads": torch.tensor([cv2.getNumThreads()])}
 
 
-def loader(dataset: CarfusionPackData, method: str | None, **options: Any) -> DataLoader[Any]:
+def loader(dataset: KeypointDataset, method: str | None, **options: Any) -> DataLoader[Any]:
     workers = {"num_workers": 2, "multiprocessing_context": method, "persistent_workers": True} if method else {}
     return DataLoader(dataset, batch_size=5, collate_fn=collate_2d, **workers, **options)
 
@@ -139,6 +140,34 @@ def test_pickles_and_copies_read_on(train: CarfusionPackData):
     for twin in (pickle.loads(pickle.dumps(train)), copy.deepcopy(train)):
         assert twin.epoch == 2
         assert torch.equal(twin[4]["img"], expected)
+
+
+class Ramps(KeypointDataset):
+    """A data set of somebody else's: three points, five grey images."""
+
+    def __init__(self, transforms: Any = None) -> None:
+        super().__init__(Skeleton("abc", ("a", "b", "c"), flip_pairs=((0, 2),)), 5, transforms, seed=1)
+
+    def raw(self, index: int) -> dict[str, Any]:
+        return {
+            "img": np.full((20, 30, 3), 10 * index, np.uint8),
+            "gt_ldmk": np.array([[1, 2], [15, 10], [28, 2]], np.float32),
+            "gt_ldmk_attr": np.ones(3, np.float32),
+            "transform_xy": geometry.identity(),
+            "img_name": str(index),
+            "img_height": 20,
+            "img_width": 30,
+            "index": index,
+        }
+
+
+def test_another_data_set_only_says_what_its_samples_are():
+    dataset = Ramps((T.RandomFlip(1.0), T.Resize((40, 60)), T.GenerateHeatmapTarget(3, 4, (10, 15)), T.ToTensor()))
+    batch = next(iter(loader(dataset, "fork")))
+    assert batch["img"].shape == (5, 3, 40, 60)
+    # The mirror image of point c, 28 -> 1, enlarged by 2.
+    assert batch["gt_ldmk"][0, 0].tolist() == [2.5, 4.5]
+    assert batch["gt_heatmap"].shape == (5, 3, 10, 15)
 
 
 def test_a_missing_data_set_is_named_with_the_command_that_makes_it(tmp_path: Path):

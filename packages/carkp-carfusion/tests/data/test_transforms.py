@@ -93,6 +93,12 @@ class TestRandomFlip:
         assert share == pytest.approx(0.3, abs=0.05)
         assert RandomFlip(px=0.0)(sample, rng) is sample
 
+    def test_a_data_set_without_pairs_is_told_what_to_give(self):
+        sample = make_sample(30, 30)
+        del sample["flip_index"]
+        with pytest.raises(ConfigError, match="left and right"):
+            self.flip(sample, np.random.default_rng(0))
+
     def test_a_share_that_is_no_probability_is_refused(self):
         with pytest.raises(ConfigError, match=r"RandomFlip\.px: not a probability"):
             RandomFlip(px=1.5)

@@ -1,4 +1,4 @@
-"""Samples from a packed data set.
+"""Samples of keypoint data sets, and the packed one.
 
 A sample is a dict; a batch (`carkp_carfusion.data.collate.collate_2d`) has the same keys, tensors stacked:
 
@@ -42,46 +42,46 @@ Sample = dict[str, Any]
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
 
-class CarfusionPackData(Dataset[Sample]):
-    """The data set of one ``<split>_lmdb`` folder.
+class KeypointDataset(Dataset[Sample]):
+    """What every keypoint data set shares: transforms, and randomness from (seed, epoch, index) alone.
 
-    Randomness is a function of (seed, epoch, index) alone: not of the worker, the order or the number of processes.
+    Neither the worker, nor the order, nor the number of processes changes a sample. A data set of one's own derives
+    from this class, calls its constructor and implements ``raw``.
 
     Parameters
     ----------
-    data_path:
-        A folder made by ``carkp carfusion-packer``.
+    skeleton:
+        What the K keypoints are.
+    count:
+        How many samples there are.
     transforms:
         Called one after the other as ``transform(sample, rng)``.
     seed:
         The first of the three numbers that all randomness comes from; left out, the run's seed, else 0.
     context:
-        The run, given by the config's builder.
-
-    Raises
-    ------
-    DataError
-        If there is no packed data set, or it is damaged or of another format version.
+        The run, given by the config's builder to a constructor that has such a parameter.
     """
 
     def __init__(
         self,
-        data_path: str | Path,
+        skeleton: Skeleton,
+        count: int,
         transforms: Sequence[Transform] | None = None,
         seed: int | None = None,
         context: Context | None = None,
     ) -> None:
-        self.data_path = Path(data_path)
+        self.skeleton = skeleton
         self.transforms = tuple(transforms or ())
         self.seed = seed if seed is not None else context.seed if context is not None else 0
-        self._store = PackStore(data_path)
-        header = self._store.header()
-        self._count = header.count
-        self.skeleton: Skeleton = header.skeleton
+        self._count = count
         # In shared memory, so that workers that outlive an epoch see the next one's number too.
         self._epoch = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._ready_pid: int | None = None
+
+    def raw(self, index: int) -> Sample:
+        """Sample ``index`` (0..N-1) before any transform, with every key of the module's table but the heatmaps."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return self._count
@@ -105,13 +105,12 @@ class CarfusionPackData(Dataset[Sample]):
         ------
         IndexError
             If there is no such sample.
-        DataError
-            If its record or image is damaged.
         """
         index = operator.index(index)
         if not -self._count <= index < self._count:
             raise IndexError(f"sample {index} of {self._count}")
         index %= self._count
+        self._prepare_process()
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.raw(index)
         sample["flip_index"] = self.skeleton.flip_index
@@ -120,9 +119,50 @@ class CarfusionPackData(Dataset[Sample]):
         sample.pop("flip_index", None)
         return sample
 
+    def _prepare_process(self) -> None:
+        """Once in each process: loader workers are the parallelism, so OpenCV must not add threads to them."""
+        if self._ready_pid != os.getpid():
+            self._ready_pid = os.getpid()
+            if get_worker_info() is not None:
+                cv2.setNumThreads(0)
+
+
+class CarfusionPackData(KeypointDataset):
+    """The data set of one ``<split>_lmdb`` folder.
+
+    Parameters
+    ----------
+    data_path:
+        A folder made by ``carkp carfusion-packer``.
+    transforms, seed, context:
+        As in `KeypointDataset`; the skeleton is the packed one.
+
+    Raises
+    ------
+    DataError
+        If there is no packed data set, or it is damaged or of another format version.
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        transforms: Sequence[Transform] | None = None,
+        seed: int | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self.data_path = Path(data_path)
+        self._store = PackStore(data_path)
+        header = self._store.header()
+        super().__init__(header.skeleton, header.count, transforms, seed, context)
+
     def raw(self, index: int) -> Sample:
-        """Sample ``index`` (0..N-1) before any transform."""
-        self._prepare_process()
+        """Sample ``index`` (0..N-1) before any transform.
+
+        Raises
+        ------
+        DataError
+            If its record or image is damaged.
+        """
         packed = self._store.sample(index)
         image = decode_image(packed.image)
         if image is None:
@@ -143,10 +183,3 @@ class CarfusionPackData(Dataset[Sample]):
             "img_width": width,
             "index": index,
         }
-
-    def _prepare_process(self) -> None:
-        """Once in each process: loader workers are the parallelism, so OpenCV must not add threads to them."""
-        if self._ready_pid != os.getpid():
-            self._ready_pid = os.getpid()
-            if get_worker_info() is not None:
-                cv2.setNumThreads(0)

@@ -124,9 +124,22 @@ def _open(path: Path) -> lmdb.Environment:
             ),
         )
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=4)
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=4)
     except lmdb.Error as error:
         raise _unreadable(path, error) from error
+    # The file is mapped into memory: reading past the end of one that was cut short would end the process.
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = (path / "data.mdb").stat().st_size
+    if found < needed:
+        environment.close()
+        raise DataError(
+            "the packed data set is cut short",
+            where=str(path),
+            seen=f"{found} bytes",
+            allowed=f"at least {needed} bytes",
+            remedy="copy it again, or pack the data again with `carkp carfusion-packer`",
+        )
+    return environment
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

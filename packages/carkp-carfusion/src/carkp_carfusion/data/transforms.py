@@ -69,10 +69,21 @@ class RandomFlip:
             return sample
         image = sample["img"]
         flipped = _moved(sample, cv2.flip(image, 1), geometry.mirror(image.shape[1]))
-        order = np.asarray(sample["flip_index"])
+        order = np.asarray(self._order(sample))
         flipped["gt_ldmk"] = flipped["gt_ldmk"][order]
         flipped["gt_ldmk_attr"] = sample["gt_ldmk_attr"][order]
         return flipped
+
+    def _order(self, sample: Sample) -> Sequence[int]:
+        if "flip_index" not in sample:
+            raise ConfigError(
+                "the data set doesn't say which keypoints are left and right",
+                where="RandomFlip",
+                allowed="a sample with flip_index: for each keypoint, the index of its mirror image",
+                remedy="derive the data set from carkp_carfusion.data.dataset.KeypointDataset",
+            )
+        order: Sequence[int] = sample["flip_index"]
+        return order
 
 
 @frozen
