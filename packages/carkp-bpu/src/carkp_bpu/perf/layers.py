@@ -21,7 +21,10 @@ PARAMETER_BYTES = 4 + 4 + 1
 
 @frozen
 class Layer:
-    """One layer: its products, or else the bytes that pass the vector engine; its constants; its feature maps."""
+    """One layer: its products, or else the bytes that pass the vector engine; its constants; its feature maps.
+
+    ``free`` layers move nothing: a reshape that only renames dimensions.
+    """
 
     name: str
     kind: str
@@ -29,15 +32,19 @@ class Layer:
     weight_bytes: int
     input_bytes: int
     output_bytes: int
-    module: str = ""
+    source: str = ""
+    elements: int = 0
+    free: bool = False
 
     @property
     def ops(self) -> int:
         """Two operations a multiply-accumulate; an element of the output counts one elsewhere."""
-        return 2 * self.conv.macs if self.conv else self.output_bytes
+        return 2 * self.conv.macs if self.conv else self.elements
 
     def compute_cycles(self, march: March) -> int:
         """Cycles of its engine."""
+        if self.free:
+            return 0
         if self.conv:
             return conv_cycles(self.conv, march)
         return vector_cycles(self.input_bytes + self.output_bytes, march)
@@ -49,7 +56,8 @@ class LayerTime:
 
     layer: Layer
     compute_cycles: int
-    ddr_bytes: int
+    loaded_bytes: int
+    stored_bytes: int
     ddr_cycles: int
     load_start: int
     load_end: int
@@ -74,25 +82,29 @@ def schedule(layers: Sequence[Layer], march: March, sram_bytes: int | None = Non
     times: list[LayerTime] = []
     ddr_free = engine_free = 0
     for index, layer in enumerate(layers):
-        ddr_bytes = layer.weight_bytes + _map_bytes(layers, index, sram)
+        map_in, map_out = _map_bytes(layers, index, sram)
+        ddr_bytes = layer.weight_bytes + map_in + map_out
         load_start = max(ddr_free, _room(times, layer.weight_bytes, sram // 2))
         ddr_cycles = dma_cycles(ddr_bytes, 1, march) + march.dma_cycles if ddr_bytes else 0
         load_end = load_start + ddr_cycles
         compute = layer.compute_cycles(march)
+        overhead = 0 if layer.free else march.layer_cycles + march.instruction_cycles
         pieces = 1 + ddr_bytes // WEIGHT_PIECE_BYTES
         start = max(engine_free, load_start + ddr_cycles // pieces)
-        end = max(start + compute + march.layer_cycles, load_end + compute // pieces)
-        times.append(LayerTime(layer, compute, ddr_bytes, ddr_cycles, load_start, load_end, start, end))
+        end = max(start + compute + overhead, load_end + compute // pieces)
+        times.append(
+            LayerTime(layer, compute, ddr_bytes - map_out, map_out, ddr_cycles, load_start, load_end, start, end)
+        )
         ddr_free, engine_free = load_end, end
     return times
 
 
-def _map_bytes(layers: Sequence[Layer], index: int, sram: int) -> int:
+def _map_bytes(layers: Sequence[Layer], index: int, sram: int) -> tuple[int, int]:
     """DDR bytes of a layer's feature maps: in when the map before it was spilled, out when its own is."""
     layer, last = layers[index], len(layers) - 1
     spilled_in = index == 0 or _spills(layers[index - 1], sram)
     spilled_out = index == last or _spills(layer, sram)
-    return layer.input_bytes * spilled_in + layer.output_bytes * spilled_out
+    return layer.input_bytes * spilled_in, layer.output_bytes * spilled_out
 
 
 def _spills(layer: Layer, sram: int) -> bool:
