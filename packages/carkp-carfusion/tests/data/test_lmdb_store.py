@@ -15,7 +15,6 @@ from carkp_carfusion.data.records import HEADER_KEY, PackHeader
 from carkp_carfusion.skeleton import CARFUSION
 from carkp_core.errors import DataError
 
-
 # An error in a fork hook is only ever printed.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
