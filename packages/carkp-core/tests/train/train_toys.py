@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class SpotModel(nn.Module):
     def __init__(self, norm: bool = True, dropout: float = 0.2) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
+            nn.Conv2d(1, 8, 3, padding=1, bias=not norm),
             nn.BatchNorm2d(8) if norm else nn.Identity(),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -111,10 +112,12 @@ def spot_loader(count: int = 24, batch: int = 4, shuffle: bool = True, workers: 
     return DataLoader(Spots(count, delay_s=delay_s), batch_size=batch, shuffle=shuffle, num_workers=workers)
 
 
-def make_trainer(context: Context, workers: int = 0, delay_s: float = 0.0, **changes: Any) -> Trainer:
+def make_trainer(
+    context: Context, workers: int = 0, delay_s: float = 0.0, dropout: float = 0.2, **changes: Any
+) -> Trainer:
     """A trainer with everything a real one has."""
     torch.manual_seed(context.seed)
-    model = changes.pop("model", None) or SpotModel()
+    model = changes.pop("model", None) or SpotModel(dropout=dropout)
     given: dict[str, Any] = {
         "data_loader": spot_loader(workers=workers, delay_s=delay_s),
         "optimizer": lambda params: torch.optim.AdamW(params, lr=0.01),
@@ -142,16 +145,16 @@ def main(folder: str, *options: str) -> None:
         delay_s=float(given.get("delay_s", "0")),
         num_epochs=int(given.get("epochs", "3")),
         sync_bn=given.get("sync_bn") == "1",
-        **({"model": SpotModel(dropout=0)} if given.get("dropout") == "0" else {}),
+        dropout=float(given.get("dropout", "0.2")),
     )
     from carkp_core.train.interrupts import StoppedError
 
     try:
         metrics = trainer.fit()
     except StoppedError as stop:
-        print(stop.message, flush=True)
+        click.echo(stop.message)
         sys.exit(stop.exit_status)
-    print(json.dumps(metrics), flush=True)
+    click.echo(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from carkp_core.train.trainer import Convert, Trainer, run_untrained
 class Calibrator:
     """Calibrate a quantized model.
 
-    The converted model's ``network`` offers ``start_observing()`` and ``finish_observing()``, which computes the scales.
+    The converted model has a ``network`` with ``start_observing()`` and ``finish_observing()``; the latter fixes scales.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Calibrator:
     def _observe(self, training: Training) -> None:
         environment = training.environment
         _require_one_process(environment)
-        network = training.network
+        network: Any = training.network
         if not hasattr(network, "start_observing"):
             raise QuantizationError(
                 "the model to calibrate has no observers",

@@ -94,7 +94,9 @@ def _as_payload(payload: Any, path: Path) -> dict[str, Any]:
         raise CheckpointError(
             "the file holds no state dict",
             where=str(path),
-            seen=", ".join(map(str, list(payload)[:_LISTED])) if isinstance(payload, Mapping) else type(payload).__name__,
+            seen=", ".join(map(str, list(payload)[:_LISTED]))
+            if isinstance(payload, Mapping)
+            else type(payload).__name__,
             allowed="a checkpoint of carkp's, or a mapping of names to tensors",
         )
     return {"format": FORMAT, "model": dict(state)}
@@ -182,7 +184,9 @@ def load_state(
     mismatched = {
         name
         for name, value in state.items()
-        if name in own and isinstance(own[name], Tensor) and (not isinstance(value, Tensor) or own[name].shape != value.shape)
+        if name in own
+        and isinstance(own[name], Tensor)
+        and (not isinstance(value, Tensor) or own[name].shape != value.shape)
     }
     fitting = {name: value for name, value in state.items() if name in own and name not in mismatched}
     report = LoadReport(
@@ -190,7 +194,9 @@ def load_state(
         missing=tuple(name for name in own if name not in state),
         unexpected=tuple(name for name in state if name not in own),
         mismatched=tuple(
-            f"{name} {list(getattr(state[name], 'shape', []))}, here {list(own[name].shape)}" for name in state if name in mismatched
+            f"{name} {list(getattr(state[name], 'shape', []))}, here {list(own[name].shape)}"
+            for name in state
+            if name in mismatched
         ),
     )
     refused = (

@@ -57,4 +57,4 @@ class ModelConvertPipeline:
     @property
     def sources(self) -> list[dict[str, str]]:
         """The checkpoints that converters have loaded: path, sha256 and stage of each."""
-        return [dict(c.source) for c in self.converters if getattr(c, "source", None)]
+        return [dict(source) for c in self.converters if (source := getattr(c, "source", None))]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from carkp_core.context import Context
-from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.calibrator import with_checkpoint
+from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.trainer import Convert, Trainer, run_untrained
 

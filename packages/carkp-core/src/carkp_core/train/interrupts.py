@@ -5,9 +5,9 @@ A stopped run raises ``StoppedError`` when its last checkpoint is written. Exit 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,7 +55,8 @@ class Interrupt:
         now = time.monotonic()
         if self.signum is None:
             self.signum, self._asked_s = signum, now
-            os.write(sys.stderr.fileno(), b"\nstopping after this step; once more to quit without saving\n")
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping after this step; once more to quit without saving\n")
         elif now - self._asked_s >= SAME_SIGNAL_S:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)

@@ -97,6 +97,8 @@ class LoadCheckpoint:
                 allowed=", ".join(known) or "none is installed; None trains from scratch",
             )
         report: Any = catalog[name].resolve()(model)
+        if report is not None:
+            self.source = {"path": name, "sha256": "", "stage": "pretrained"}
         _say(f"{name}: {report}" if report is not None else f"{name} is not installed: training from scratch")
         return model
 

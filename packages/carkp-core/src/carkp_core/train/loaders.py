@@ -11,6 +11,7 @@ import inspect
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ def _plan_of_recipe(recipe: Recipe, context: Context) -> LoaderPlan:
     collate = given.get("collate_fn")
     place = f"{recipe.path}.collate_fn"
     if isinstance(collate, (str, dict)):
-        collate = context.catalog.resolve(collate, place) if isinstance(collate, str) else build_value(collate, place, context)
+        collate = (
+            context.catalog.resolve(collate, place)
+            if isinstance(collate, str)
+            else build_value(collate, place, context)
+        )
     batch_size = given.get("batch_size", 1)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(
@@ -277,8 +282,8 @@ def fitted(plan: LoaderPlan, world: World, say: Say) -> LoaderPlan:
     return attrs.evolve(plan, num_workers=workers, pin_memory=pin, passed_on=passed_on)
 
 
-def _free_shared_bytes() -> float:
-    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else float("inf")
+def _free_shared_bytes() -> int:
+    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else sys.maxsize
 
 
 def _sample_bytes_needed(plan: LoaderPlan, workers: int) -> int:

@@ -40,7 +40,8 @@ def train_epoch(training: Training, loader: EpochLoader, processor: Any) -> None
     groups = loader.groups(training.epoch, processor.grad_accumulation_step, skip=training.step_in_epoch)
     title = f"epoch {training.epoch + 1}/{training.plan.epochs}"
     model, optimizer = training.replica, training.optimizer
-    assert model is not None and optimizer is not None
+    assert model is not None
+    assert optimizer is not None
     model.train()
 
     def before_update(loss: float) -> None:
@@ -92,11 +93,12 @@ def _epoch_line(training: Training, values: dict[str, float], seconds: float) ->
 def _require_finite(loss: float, training: Training) -> None:
     if math.isfinite(loss):
         return
+    step = f"step {training.step_in_epoch + 1} of the epoch ({training.step + 1} in all)"
     raise CarkpError(
         f"the loss is {loss}",
-        where=f"epoch {training.epoch + 1}, step {training.step_in_epoch + 1} of the epoch ({training.step + 1} in all)",
+        where=f"epoch {training.epoch + 1}, {step}",
         seen=f"learning rate {training.learning_rate:.3g}",
         allowed="finite losses",
-        remedy="lower the learning rate, warm up (CosLrUpdater.warmup_len), or clip gradients (GradScale.clip_grad_norm); "
-        "if it is the first step, look for NaN in the data or the loaded weights",
+        remedy="lower the learning rate, warm up (CosLrUpdater.warmup_len), or clip gradients "
+        "(GradScale.clip_grad_norm); at the first step, look for NaN in the data or in the loaded weights",
     )

@@ -176,14 +176,12 @@ def mapped_back(xy: Tensor, transform: Tensor) -> Tensor:
 
 
 def with_companions(metrics: Sequence[Any]) -> list[Any]:
-    """Return the metrics and their companions, each name once."""
+    """Return the metrics' companions and the metrics, each name once; the companions' values lead the report."""
     found: dict[str, Any] = {}
     for metric in metrics:
-        found.setdefault(metric.name, metric)
-    for metric in metrics:
-        for companion in getattr(metric, "companions", tuple)() or ():
+        for companion in getattr(metric, "companions", tuple)():
             found.setdefault(companion.name, companion)
-    return list(found.values())
+    return [*found.values(), *(metric for metric in metrics if metric.name not in found)]
 
 
 def write_answers(path: Path, answers: Sequence[Mapping[str, Any]]) -> None:
@@ -216,7 +214,7 @@ def _evaluate_all(
     if len(loaders) > 1:
         values = {}
         for metric in metrics:
-            values = {**metric.compute(), **values}
+            values |= {key: value for key, value in metric.compute().items() if key not in values}
     return values, samples
 
 

@@ -7,6 +7,7 @@ Shapes: image tensors are ``[N, C, H, W]``.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -45,7 +46,11 @@ class BatchProcessor(Protocol):
     grad_accumulation_step: int
 
     def train_step(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], before_update: Callable[[float], None]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Sequence[Batch],
+        before_update: Callable[[float], None],
     ) -> StepResult:
         """Take one optimizer step; ``before_update(loss)`` is called when all gradients are there."""
 
@@ -85,7 +90,9 @@ class MultiBatchProcessor:
         context: Context | None = None,
     ) -> None:
         if grad_accumulation_step < 1:
-            raise ConfigError("grad_accumulation_step is below 1", seen=str(grad_accumulation_step), allowed="1, 2, ...")
+            raise ConfigError(
+                "grad_accumulation_step is below 1", seen=str(grad_accumulation_step), allowed="1, 2, ..."
+            )
         if str(enable_amp_dtype).removeprefix("torch.") != "bfloat16":
             raise ConfigError(
                 "enable_amp_dtype is not supported",
@@ -100,7 +107,11 @@ class MultiBatchProcessor:
         self.grad_accumulation_step = grad_accumulation_step
 
     def train_step(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], before_update: Callable[[float], None]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Sequence[Batch],
+        before_update: Callable[[float], None],
     ) -> StepResult:
         """Forward, backward and update for the batches of one optimizer step."""
         optimizer.zero_grad(set_to_none=True)
@@ -175,7 +186,7 @@ def collect_loss_by_regex(loss_name_reg: str = "loss") -> LossCollector:
 
 
 def total_loss(losses: Any) -> Tensor:
-    """Return the sum of the losses in a tensor, or in a nest of dicts and sequences of tensors; tensors are averaged."""
+    """Return the sum of the losses in a nest of dicts and sequences; a tensor of several values counts as its mean."""
     if isinstance(losses, Tensor):
         return losses if losses.ndim == 0 else losses.mean()
     parts = list(losses.values()) if isinstance(losses, Mapping) else list(losses)
@@ -209,9 +220,7 @@ def _without_exchange(model: nn.Module, apart: bool) -> AbstractContextManager[A
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    tensor = next(model.parameters(), None)
-    if tensor is None:
-        tensor = next(model.buffers(), None)
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
@@ -222,4 +231,8 @@ def _moved(value: Any, device: torch.device, channels_last: bool) -> Any:
         return value.contiguous(memory_format=torch.channels_last) if as_image else value
     if isinstance(value, Mapping):
         return {key: _moved(item, device, channels_last) for key, item in value.items()}
-    return type(value)(_moved(item, device, channels_last) for item in value) if isinstance(value, (list, tuple)) else value
+    return (
+        type(value)(_moved(item, device, channels_last) for item in value)
+        if isinstance(value, (list, tuple))
+        else value
+    )

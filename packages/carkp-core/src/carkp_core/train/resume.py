@@ -97,7 +97,7 @@ def resume(training: Training, path: Path, strict: bool = True) -> None:
     training.best_metrics = dict(progress["best_metrics"])
     training.history = [dict(record) for record in progress["history"]]
     training.losses = [(int(step), loss, rate) for step, loss, rate in progress["losses"]]
-    states = dict((name, state) for name, state in progress["callbacks"])
+    states = dict(progress["callbacks"])
     for callback in training.callbacks:
         if type(callback).__name__ in states:
             callback.load_state_dict(states[type(callback).__name__])

@@ -1,6 +1,6 @@
 """Batch norm over the joint batch of all processes, on any device.
 
-torch's own ``SyncBatchNorm`` runs on GPUs only. With sums over the samples ``i`` of all processes, ``n`` elements a channel::
+torch's own ``SyncBatchNorm`` runs on GPUs only. With sums over all processes' elements ``i``, ``n`` to a channel::
 
     mu = sum_i x_i / n                var = sum_i x_i^2 / n - mu^2            xhat = (x - mu) / sqrt(var + eps)
     dx = w / sqrt(var + eps) * (dy - sum_i dy_i / n - xhat * sum_i dy_i xhat_i / n)
@@ -24,11 +24,11 @@ from torch.autograd.function import once_differentiable
 class JointBatchNorm(nn.modules.batchnorm._BatchNorm):
     """A batch norm whose training statistics are those of the joint batch; same names in the state dict."""
 
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's own name
+    def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         joint = self.training and dist.is_initialized() and dist.get_world_size() > 1
         if not joint:
             return super().forward(input)
@@ -59,7 +59,9 @@ class _Normalize(torch.autograd.Function):
     """Normalization with given joint statistics, and its joint gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, count: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, count: float
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, mean, var)
         ctx.eps, ctx.count = eps, count
         return nn.functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
@@ -96,7 +98,7 @@ def _joint_sums(x: Tensor) -> Tensor:
 def convert_sync_bn(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model with every batch norm made joint; parameters and buffers stay the same objects."""
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return,no-untyped-call]
     if type(model) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         return _joint(model)  # type: ignore[arg-type]
     for name, child in model.named_children():

@@ -166,9 +166,7 @@ class Trainer:
             )
         make = self.optimizer.build if isinstance(self.optimizer, Recipe) else self.optimizer
         training.optimizer = make(params=parameters)
-        training.replica = replicate(
-            training.model, environment.device, environment.world, self.find_unused_parameters
-        )
+        training.replica = replicate(training.model, environment.device, environment.world, self.find_unused_parameters)
 
 
 #: The tutorial's name for the same thing: processes started by ``torchrun`` share the run.
@@ -210,7 +208,9 @@ def checkpoint_callback(training: Training) -> Checkpoint | None:
 
 def _check_length(num_epochs: int | None, num_steps: int | None) -> None:
     if num_epochs is not None and num_steps is not None:
-        raise ConfigError("a trainer has num_epochs and num_steps", seen=f"{num_epochs}, {num_steps}", allowed="one of them")
+        raise ConfigError(
+            "a trainer has num_epochs and num_steps", seen=f"{num_epochs}, {num_steps}", allowed="one of them"
+        )
     for name, value in (("num_epochs", num_epochs), ("num_steps", num_steps)):
         if value is not None and (not isinstance(value, int) or value < 0):
             raise ConfigError(f"{name} is not a whole number of 0 or more", seen=repr(value))

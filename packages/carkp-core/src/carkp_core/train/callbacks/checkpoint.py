@@ -77,7 +77,8 @@ class Checkpoint(Callback):
         if key is not None and key not in names:
             close = difflib.get_close_matches(key, names, n=1)
             raise ConfigError(
-                f"Checkpoint: no validation metric is named {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+                f"Checkpoint: no validation metric is named {key!r}"
+                + (f"; did you mean {close[0]!r}?" if close else ""),
                 where="monitor_metric_key",
                 allowed=", ".join(names) or "None, since there are no val_metrics",
             )
