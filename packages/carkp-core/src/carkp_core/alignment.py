@@ -97,7 +97,9 @@ def align_validation(
                 run.over(_loader(source, session, num_samples, environment))
         values = [reduced(metrics, environment.world) for metrics in run.metrics]
         named = dict(zip(WAYS, values, strict=True))
-        return Alignment(run.differing, run.elements, run.samples, named, current.compiled_because)
+        counts = environment.world.gather((run.differing, run.elements, run.samples))
+        differing, elements, samples = (sum(column) for column in zip(*counts, strict=True))
+        return Alignment(differing, elements, samples, named, current.compiled_because)
 
 
 @frozen(eq=False)

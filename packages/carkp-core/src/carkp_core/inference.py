@@ -170,13 +170,21 @@ def _read_all(
     images: dict[Path, Any] = {}
     skipped = []
     for path, named in files:
-        try:
-            images[path] = inference.read(path)
-        except DataError as error:
-            if named:
-                raise
-            skipped.append((path, error.message))
+        image, problem = _read(path, inference)
+        if problem is None:
+            images[path] = image
+        elif named:
+            raise problem
+        else:
+            skipped.append((path, problem.message))
     return images, skipped
+
+
+def _read(path: Path, inference: Inference) -> tuple[Any, DataError | None]:
+    try:
+        return inference.read(path), None
+    except DataError as error:
+        return None, error
 
 
 def _answers(

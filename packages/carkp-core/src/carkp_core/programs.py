@@ -57,7 +57,7 @@ def integer_graph(session: Session) -> Graph:
         raise BackendError(
             f"the integer model was converted for march {made_for!r}, not for {march!r}",
             where=str(session.context.graph_path()),
-            remedy=f"use --march {made_for}, or run calibration and `train --stage int_infer` again with --march {march}",
+            remedy=f"use --march {made_for}, or run `train` from calibration on again with --march {march}",
         )
     return graph
 

@@ -74,7 +74,7 @@ class Factor:
         """The product of ``rows`` [P, K] (contiguous) as a call, and where it leaves the sums (flat [P * C])."""
         acc = scratch.take((rows.shape[0], self.channels), self.acc_dtype)
         if not self.depth:  # a phase of a transposed convolution that no kernel row reaches
-            return functools.partial(acc.fill, 0), acc.reshape(-1)
+            return later(acc.fill, 0), acc.reshape(-1)
         return _BINDERS[self.route](rows, self.matrix, acc, scratch), acc.reshape(-1)
 
 
@@ -94,7 +94,7 @@ def prepare(weight: Array, input_dtype: str, exact_int8: bool) -> Factor:
 
 
 def _bind_bytes(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
-    return functools.partial(torch._int_mm, torch.from_numpy(rows), matrix, out=torch.from_numpy(acc))
+    return later(torch._int_mm, torch.from_numpy(rows), matrix, out=torch.from_numpy(acc))
 
 
 def _bind_halves(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
@@ -103,18 +103,18 @@ def _bind_halves(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch
     high, low = scratch.take(rows.shape, np.int8), scratch.take(rows.shape, np.int8)
     acc_high, acc_low = scratch.take(acc.shape, np.int32), scratch.take(acc.shape, np.int32)
     calls: Sequence[Run] = (
-        functools.partial(split_bytes, rows.reshape(-1), rows.size, high.reshape(-1), low.reshape(-1)),
+        later(split_bytes, rows.reshape(-1), rows.size, high.reshape(-1), low.reshape(-1)),
         _bind_bytes(high, matrix, acc_high, scratch),
         _bind_bytes(low, matrix, acc_low, scratch),
-        functools.partial(join_products, acc_high.reshape(-1), acc_low.reshape(-1), acc.size, acc.reshape(-1)),
+        later(join_products, acc_high.reshape(-1), acc_low.reshape(-1), acc.size, acc.reshape(-1)),
     )
-    return functools.partial(run_all, calls)
+    return later(run_all, calls)
 
 
 def _bind_doubles(rows: Array, matrix: torch.Tensor, acc: Array, scratch: Scratch) -> Run:
     converted = scratch.take(rows.shape, np.float64)
-    product = functools.partial(torch.mm, torch.from_numpy(converted), matrix, out=torch.from_numpy(acc))
-    return functools.partial(run_all, (functools.partial(np.copyto, converted, rows), product))
+    product = later(torch.mm, torch.from_numpy(converted), matrix, out=torch.from_numpy(acc))
+    return later(run_all, (later(np.copyto, converted, rows), product))
 
 
 _BINDERS: dict[str, Callable[[Array, torch.Tensor, Array, Scratch], Run]] = {
@@ -122,6 +122,11 @@ _BINDERS: dict[str, Callable[[Array, torch.Tensor, Array, Scratch], Run]] = {
     "halves": _bind_halves,
     "doubles": _bind_doubles,
 }
+
+
+def later(function: Callable[..., Any], *arguments: Any, **options: Any) -> Run:
+    """A call to be made later."""
+    return functools.partial(function, *arguments, **options)
 
 
 def run_all(calls: Sequence[Run]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from carkp_bpu.simulator.gemm import later
 from carkp_bpu.simulator.lowering import conv, elementwise, movement, pool
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call, logical
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical
 from carkp_core.ir import operators as ops
 from carkp_core.ir.reference import execute_node
 
@@ -55,6 +56,6 @@ def _lower_as_it_is(request: Request, kernel: Kernel | None) -> Bind:
         np.copyto(logical(output), np.asarray(result).astype(node.type.dtype))
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [call(run, inputs, output)]
+        return [later(run, inputs, output)]
 
     return bind

@@ -6,7 +6,6 @@ turn one view into the other without copying.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,11 +43,6 @@ class Scratch:
         part = self._buffer[self._used : self._used + size]
         self._used += -(-size // 64) * 64
         return part.view(dtype).reshape(shape)
-
-
-def call(function: Callable[..., Any], *arguments: Any) -> Run:
-    """A call to be made later."""
-    return functools.partial(function, *arguments)
 
 
 #: (stored inputs, stored output, scratch) -> what to call. The first dimension of all is the number of images.

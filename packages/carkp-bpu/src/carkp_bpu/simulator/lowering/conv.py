@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from carkp_bpu.simulator.gemm import Factor, prepare
+from carkp_bpu.simulator.gemm import Factor, later, prepare
 from carkp_bpu.simulator.kernels import depthwise, gather, requantize
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Rescale, Run, Scratch, call
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Rescale, Run, Scratch
 from carkp_core.ir import operators as ops
 
 #: Bytes of windows and accumulators handled at a time, so that they stay in the second-level cache.
@@ -94,15 +94,15 @@ class Convolution:
         first, count = pixels
         if place is not None:
             arguments = (acc, pixels, place, product.rescale.arrays, self.lo, self.hi, output.reshape(-1))
-            return call(requantize.requantize_rows, *arguments)
+            return later(requantize.requantize_rows, *arguments)
         depth = output.shape[3]
         span = slice(first * depth, (first + count) * depth)
         target, tables = output.reshape(-1)[span], product.rescale.repeated().arrays
         if self.term is None:
-            return call(requantize.requantize, acc, target.size, *tables, self.lo, self.hi, target)
+            return later(requantize.requantize, acc, target.size, *tables, self.lo, self.hi, target)
         other = inputs[1].reshape(-1)[span]
-        arguments = (acc, target.size, tables, other, self.term, self.lo, self.hi, target)
-        return call(requantize.requantize_add, *arguments)
+        added = (other, self.term, self.lo, self.hi, target)
+        return later(requantize.requantize_add, acc, target.size, tables, *added)
 
 
 def _place(product: Product, output: Array, grid: tuple[int, int]) -> tuple[Array, int, int] | None:
@@ -125,7 +125,7 @@ def _bind_rows(
         return x.reshape(-1, x.shape[3])[first : first + count], []
     rows = scratch.take((count, product.factor.depth), x.dtype)
     arguments = (x.reshape(-1), x.shape[1:], product.channels, product.window, grid, pixels, rows.reshape(-1))
-    return rows, [call(gather.gather_windows, *arguments)]
+    return rows, [later(gather.gather_windows, *arguments)]
 
 
 def lower_conv2d(request: Request) -> Bind | None:
@@ -229,7 +229,7 @@ def _lower_depthwise(request: Request) -> Bind | None:
         if residual is None:
             acc = scratch.take((channels,), acc_dtype)
             arguments = (x.reshape(-1), sizes, weight, window, rescale.arrays, (op.lo, op.hi), acc, output.reshape(-1))
-            return [call(depthwise.depthwise, *arguments)]
+            return [later(depthwise.depthwise, *arguments)]
         calls: list[Run] = []
         tables, row = rescale.repeated().arrays, out_w * channels
         chunk = max(1, CHUNK_BYTES // (row * acc_dtype.itemsize))
@@ -241,8 +241,8 @@ def _lower_depthwise(request: Request) -> Bind | None:
             other, target = inputs[1].reshape(-1)[span], output.reshape(-1)[span]
             sums = (x.reshape(-1), sizes, weight, window, (first, count), acc)
             finish = (acc, acc.size, tables, other, term_numbers(residual), op.lo, op.hi, target)
-            calls.append(call(depthwise.depthwise_sums, *sums))
-            calls.append(call(requantize.requantize_add, *finish))
+            calls.append(later(depthwise.depthwise_sums, *sums))
+            calls.append(later(requantize.requantize_add, *finish))
         return calls
 
     return bind

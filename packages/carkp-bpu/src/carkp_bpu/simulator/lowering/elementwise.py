@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from carkp_bpu.simulator.gemm import later
 from carkp_bpu.simulator.kernels import elementwise as kernels
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call, logical, stored
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical, stored
 from carkp_bpu.simulator.lowering.conv import term_numbers
 from carkp_core.ir import operators as ops
 
@@ -22,7 +23,7 @@ def _spread(value: Array, output: Array, scratch: Scratch) -> tuple[Array, list[
     room = scratch.take(output.shape, value.dtype)
     # Broadcasting follows the IR's order of dimensions, also between tensors of different rank.
     view = stored(np.broadcast_to(logical(value), logical(output).shape))
-    return room.reshape(-1), [call(np.copyto, room, view)]
+    return room.reshape(-1), [later(np.copyto, room, view)]
 
 
 def lower_add(request: Request) -> Bind | None:
@@ -39,15 +40,15 @@ def lower_add(request: Request) -> Bind | None:
         target = output.reshape(-1)
         if len(terms) == 2:
             arguments = (values[0], terms[0], values[1], terms[1], op.lo, op.hi, target)
-            return [*calls, call(kernels.add_two, *arguments)]
+            return [*calls, later(kernels.add_two, *arguments)]
         total = scratch.take((min(SUM_CHUNK, target.size),), np.int64)
         for first in range(0, target.size, SUM_CHUNK):
             part = slice(first, min(first + SUM_CHUNK, target.size))
             sums = total[: part.stop - first]
-            calls.append(call(kernels.begin_sum, values[0][part], terms[0], sums))
+            calls.append(later(kernels.begin_sum, values[0][part], terms[0], sums))
             for value, term in zip(values[1:], terms[1:], strict=True):
-                calls.append(call(kernels.continue_sum, value[part], term, sums))
-            calls.append(call(kernels.finish_sum, sums, op.lo, op.hi, target[part]))
+                calls.append(later(kernels.continue_sum, value[part], term, sums))
+            calls.append(later(kernels.finish_sum, sums, op.lo, op.hi, target[part]))
         return calls
 
     return bind
@@ -61,7 +62,7 @@ def lower_mul(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         (x, copies_x), (y, copies_y) = (_spread(value, output, scratch) for value in inputs)
         arguments = (x, y, rescale, op.lo, op.hi, output.reshape(-1))
-        return [*copies_x, *copies_y, call(kernels.multiply, *arguments)]
+        return [*copies_x, *copies_y, later(kernels.multiply, *arguments)]
 
     return bind
 
@@ -74,7 +75,7 @@ def lower_rescale(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x = inputs[0].reshape(-1)
         arguments = (x, x.size, rescale, op.lo, op.hi, (0, x.size), output.reshape(-1))
-        return [call(kernels.rescale_runs, *arguments)]
+        return [later(kernels.rescale_runs, *arguments)]
 
     return bind
 
@@ -86,7 +87,7 @@ def lower_clamp(request: Request) -> Bind | None:
     lo, hi = (int(np.clip(bound, limits.min, limits.max)) for bound in (op.lo, op.hi))
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [call(np.clip, inputs[0], lo, hi, output)]
+        return [later(np.clip, inputs[0], lo, hi, output)]
 
     return bind if request.inputs[0].dtype == request.output.dtype else None
 
@@ -105,6 +106,6 @@ def lower_table(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         look_up = kernels.interpolate if expected == "int16" else kernels.look_up
         look_up = kernels.look_up_channels if per_channel else look_up
-        return [call(look_up, inputs[0].reshape(-1), table.reshape(-1), output.reshape(-1))]
+        return [later(look_up, inputs[0].reshape(-1), table.reshape(-1), output.reshape(-1))]
 
     return bind

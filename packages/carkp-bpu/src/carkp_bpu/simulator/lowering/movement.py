@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from carkp_bpu.simulator.gemm import later
 from carkp_bpu.simulator.kernels import elementwise as kernels
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call, logical, stored_axis
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical, stored_axis
 from carkp_core.ir import operators as ops
 
 
@@ -24,7 +25,7 @@ def lower_concat(request: Request) -> Bind | None:
             run = value.shape[axis] * inner
             rescale = (term.multiplier, 1 << (term.shift - 1), term.shift)
             arguments = (value.reshape(-1), run, rescale, op.lo, op.hi, (begin, step), output.reshape(-1))
-            calls.append(call(kernels.rescale_runs, *arguments))
+            calls.append(later(kernels.rescale_runs, *arguments))
             begin += run
         return calls
 
@@ -38,7 +39,7 @@ def lower_slice(request: Request) -> Bind | None:
     index[stored_axis(op.axis, len(index))] = slice(op.start, op.stop, op.step)
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [call(np.copyto, output, inputs[0][tuple(index)])]
+        return [later(np.copyto, output, inputs[0][tuple(index)])]
 
     return bind
 
@@ -52,8 +53,8 @@ def lower_pad(request: Request) -> Bind | None:
         target = logical(output)
         height, width = target.shape[-2:]
         inside = target[..., top : height - bottom, left : width - right]
-        copy = call(np.copyto, inside, logical(inputs[0]))
-        return [call(output.fill, op.value), copy]
+        copy = later(np.copyto, inside, logical(inputs[0]))
+        return [later(output.fill, op.value), copy]
 
     return bind
 
@@ -64,8 +65,8 @@ def lower_reshape(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         source, target = logical(inputs[0]), logical(output)
         room = scratch.take(source.shape, source.dtype)
-        gather = call(np.copyto, room, source)
-        return [gather, call(np.copyto, target, room.reshape(target.shape))]
+        gather = later(np.copyto, room, source)
+        return [gather, later(np.copyto, target, room.reshape(target.shape))]
 
     return bind
 
@@ -75,6 +76,6 @@ def lower_transpose(request: Request) -> Bind | None:
     op: ops.Transpose = request.op
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        return [call(np.copyto, logical(output), logical(inputs[0]).transpose(op.permutation))]
+        return [later(np.copyto, logical(output), logical(inputs[0]).transpose(op.permutation))]
 
     return bind

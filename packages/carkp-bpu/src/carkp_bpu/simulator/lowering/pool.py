@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from carkp_bpu.simulator.gemm import later
 from carkp_bpu.simulator.kernels import pool, resize
-from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, call
+from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch
 from carkp_core.ir import operators as ops
 
 INT32_MAX = (1 << 31) - 1
@@ -29,7 +30,7 @@ def lower_max_pool(request: Request) -> Bind | None:
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x = inputs[0]
-        return [call(pool.max_pool, x.reshape(-1), _sizes(x, output), window, lowest, output.reshape(-1))]
+        return [later(pool.max_pool, x.reshape(-1), _sizes(x, output), window, lowest, output.reshape(-1))]
 
     return bind
 
@@ -47,7 +48,7 @@ def lower_avg_pool(request: Request) -> Bind | None:
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x, acc = inputs[0], scratch.take((output.shape[3],), acc_dtype)
         arguments = (x.reshape(-1), _sizes(x, output), window, rescale, (op.lo, op.hi), acc, output.reshape(-1))
-        return [call(pool.average_pool, *arguments)]
+        return [later(pool.average_pool, *arguments)]
 
     return bind
 
@@ -76,8 +77,8 @@ def lower_resize(request: Request) -> Bind | None:
         x, target = inputs[0], output.reshape(-1)
         arguments: tuple[Any, ...] = (x.reshape(-1), _sizes(x, output), rows, columns)
         if op.mode == "nearest":
-            return [call(resize.resize_nearest, *arguments, target)]
-        return [call(resize.resize_bilinear, *arguments, op.numerator_hw, rescale, (op.lo, op.hi), target)]
+            return [later(resize.resize_nearest, *arguments, target)]
+        return [later(resize.resize_bilinear, *arguments, op.numerator_hw, rescale, (op.lo, op.hi), target)]
 
     return bind
 
