@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from carkp_bpu.hbm.program import HbmProgram
     from carkp_core.ir.graph import Graph
 
 _CORE_KINDS = frozenset(operation.kind for operation in OPERATIONS)
@@ -43,11 +44,75 @@ class BpuBackend:
         kernels = {operator.kind: operator.load_kernel() for operator in _operators_of(graph)}
         return simulate(graph, threads, kernels={kind: kernel for kind, kernel in kernels.items() if kernel})
 
+    def compile(self, graph: Graph, options: CompileOptions) -> CompileResult:
+        """Check, compile, write the program and the reports.
+
+        With findings no program is written; the reports are then those of the nodes that the march runs.
+        """
+        from carkp_bpu.hbm.program import write
+        from carkp_bpu.perf import report
+
+        check = self.check(graph, options.march)
+        if not check.ok:
+            only = _runnable(check)
+            performance = report.estimate_graph(graph, options.march, sram_bytes=options.sram_bytes, only=only)
+            reports = report.write_graph_reports(performance, graph, options.out_dir, only)
+            return CompileResult(check, performance, None, None, reports)
+        program = self._compiled(graph, options)
+        sha256 = write(program, options.hbm)
+        performance = report.estimate(program, options.march, graph)
+        return CompileResult(
+            check, performance, options.hbm, sha256, report.write_reports(performance, program, options.out_dir)
+        )
+
+    def options_digest(self, options: CompileOptions) -> str:
+        """The digest of the options that change a program's bytes."""
+        from carkp_bpu.options import options_digest
+
+        return options_digest(options)
+
+    def estimate(self, graph: Graph, options: CompileOptions) -> PerformanceReport:
+        """The performance of the compiled graph, or of the part that the march runs; nothing is written."""
+        from carkp_bpu.perf import report
+
+        check = self.check(graph, options.march)
+        if check.ok:
+            return report.estimate(self._compiled(graph, options), options.march, graph)
+        only = _runnable(check)
+        return report.estimate_graph(graph, options.march, sram_bytes=options.sram_bytes, only=only)
+
+    def load_program(self, path: Path) -> Program:
+        """Read an ``.hbm``."""
+        from carkp_bpu.hbm.program import load
+
+        return load(path)
+
+    def run_program(self, program: Program, inputs: Arrays, taps: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
+        """Execute an ``.hbm`` on the machine simulator."""
+        from carkp_bpu.hbm.program import HbmProgram
+        from carkp_bpu.simulator.machine import run_program
+
+        if not isinstance(program, HbmProgram):
+            raise BackendError(
+                "not a program of the BPU", seen=type(program).__name__, remedy="load it with load_program"
+            )
+        return run_program(program, inputs, taps)
+
     def camera_input(self, image_rgb: npt.NDArray[np.uint8], march: str) -> npt.NDArray[np.int8]:
         """An RGB image through NV12 into centred YUV444; the same on every march."""
         from carkp_bpu.camera import camera_input
 
         return camera_input(image_rgb)
+
+    def _compiled(self, graph: Graph, options: CompileOptions) -> HbmProgram:
+        from carkp_bpu.compiler import compile_graph
+
+        return compile_graph(graph, options)
+
+
+def _runnable(check: CheckReport) -> frozenset[str]:
+    """The nodes that the march runs."""
+    return frozenset(verdict.node for verdict in check.nodes if verdict.verdict == "NPU")
 
 
 def _operators_of(graph: Graph) -> Sequence[BpuOperator]:
