@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carkp_bpu.operator import BpuOperator, installed_operators
 from carkp_core.backend import (
+    Arrays,
     CheckReport,
+    CompileOptions,
+    CompileResult,
     Executor,
+    PerformanceReport,
+    Program,
     QuantScheme,
 )
+from carkp_core.errors import BackendError
 from carkp_core.ir.operators import OPERATIONS
 
 if TYPE_CHECKING:
@@ -61,9 +68,8 @@ class BpuBackend:
         program = self._compiled(graph, options)
         sha256 = write(program, options.hbm)
         performance = report.estimate(program, options.march, graph)
-        return CompileResult(
-            check, performance, options.hbm, sha256, report.write_reports(performance, program, options.out_dir)
-        )
+        reports = report.write_reports(performance, program, options.out_dir)
+        return CompileResult(check, performance, options.hbm, sha256, reports)
 
     def options_digest(self, options: CompileOptions) -> str:
         """The digest of the options that change a program's bytes."""
@@ -93,9 +99,7 @@ class BpuBackend:
         from carkp_bpu.simulator.machine import run_program
 
         if not isinstance(program, HbmProgram):
-            raise BackendError(
-                "not a program of the BPU", seen=type(program).__name__, remedy="load it with load_program"
-            )
+            raise BackendError("not a program of the BPU", seen=type(program).__name__, allowed="an .hbm, loaded")
         return run_program(program, inputs, taps)
 
     def camera_input(self, image_rgb: npt.NDArray[np.uint8], march: str) -> npt.NDArray[np.int8]:
