@@ -1,0 +1,66 @@
+"""Batch norm: folded into the convolution before it, otherwise a depthwise 1x1 convolution of its own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from carkp_core.quant.layer import Layer
+from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
+from carkp_core.quant.ops.convolution import Conv2d, fold
+
+
+class BatchNorm(Layer):
+    """Holds a batch norm until ``fold_batch_norm`` has found its place; it has no integer form itself."""
+
+    kind: ClassVar[str] = "batch_norm"
+    integer: ClassVar[bool] = False
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.bn = bn
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        bn = self.bn
+        return nn.functional.batch_norm(inputs[0], bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+
+    def as_convolution(self) -> Conv2d:
+        """The depthwise 1x1 convolution that equals it."""
+        channels = self.bn.num_features
+        conv = Conv2d(torch.ones(channels, 1, 1, 1), None, groups=channels)
+        weight, bias = fold(conv, conv.weight, None, self.bn)
+        return Conv2d(weight, bias, groups=channels)
+
+
+def _lower(call: Call) -> fx.Node | None:
+    args = call.args
+    x, mean, var = args["input"], args["running_mean"], args["running_var"]
+    if not is_tensor(x) or mean is None or var is None or len(call.shape_of(x)) != 4:
+        return None
+    bn = nn.BatchNorm2d(len(mean), eps=args["eps"], momentum=args["momentum"])
+    with torch.no_grad():
+        _copy(bn.running_mean, mean)
+        _copy(bn.running_var, var)
+        _copy(bn.weight, 1.0 if args["weight"] is None else args["weight"])
+        _copy(bn.bias, 0.0 if args["bias"] is None else args["bias"])
+    return call.emit(BatchNorm(bn), x)
+
+
+def _copy(target: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        target.copy_(value.detach())
+    else:
+        target.fill_(value)
+
+
+BATCH_NORM = OperatorDefinition(
+    "batch_norm",
+    _lower,
+    calls=("batch_norm",),
+    parameters=(
+        "input", "running_mean", "running_var", "weight=None", "bias=None", "training=False", "momentum=0.1",
+        "eps=1e-5", "cudnn_enabled=True",
+    ),
+)  # fmt: skip

@@ -1,0 +1,321 @@
+"""Operators that move or select elements and keep their steps: reshape, transpose, slice, pad, and what is made of them.
+
+Legend: shapes of layers leave out the batch; axes count it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from carkp_core.ir import operators as ir
+from carkp_core.ir.arithmetic import INT_RANGE
+from carkp_core.ir.graph import TensorType
+from carkp_core.quant.exact import QTensor
+from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
+
+
+class Move(Layer):
+    """Base: the float function does for whole numbers as well."""
+
+    own_scale = False
+
+    def integer_forward(self, *inputs: QTensor) -> QTensor:
+        x = inputs[0]
+        return QTensor(self.float_forward(x.values), x.scale, x.dtype)
+
+    def _ir(self, x: TensorType, op: Any) -> IrOp:
+        return IrOp(op, x.dtype, x.scale)
+
+
+class Reshape(Move):
+    """The same elements of each sample in another shape."""
+
+    kind: ClassVar[str] = "reshape"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(int(size) for size in shape)
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].reshape(inputs[0].shape[0], *self.shape)
+
+    def to_ir(self, *inputs: TensorType) -> IrOp:
+        return self._ir(inputs[0], ir.Reshape((1, *self.shape)))
+
+
+class Transpose(Move):
+    """Permutation of the dimensions; the batch stays first."""
+
+    kind: ClassVar[str] = "transpose"
+
+    def __init__(self, permutation: Sequence[int]) -> None:
+        super().__init__()
+        self.permutation = tuple(permutation)
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].permute(self.permutation)
+
+    def to_ir(self, *inputs: TensorType) -> IrOp:
+        return self._ir(inputs[0], ir.Transpose(self.permutation))
+
+
+class Slice(Move):
+    """``start:stop:step`` of one axis."""
+
+    kind: ClassVar[str] = "slice"
+
+    def __init__(self, axis: int, start: int, stop: int, step: int = 1) -> None:
+        super().__init__()
+        self.axis, self.start, self.stop, self.step = axis, start, stop, step
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        index = [slice(None)] * inputs[0].ndim
+        index[self.axis] = slice(self.start, self.stop, self.step)
+        return inputs[0][tuple(index)]
+
+    def to_ir(self, *inputs: TensorType) -> IrOp:
+        return self._ir(inputs[0], ir.Slice(self.axis, self.start, self.stop, self.step))
+
+
+class Pad(Move):
+    """Constant padding of H and W; the value rounds half even to a step."""
+
+    kind: ClassVar[str] = "pad"
+
+    def __init__(self, padding_tlbr: tuple[int, int, int, int], value: float = 0.0) -> None:
+        super().__init__()
+        self.padding, self.value = padding_tlbr, value
+
+    def _pad(self, x: Tensor, value: float) -> Tensor:
+        top, left, bottom, right = self.padding
+        return F.pad(x, (left, right, top, bottom), value=value)
+
+    def _steps(self, scale: float, dtype: str) -> int:
+        lowest, highest = INT_RANGE[dtype]
+        return min(highest, max(lowest, round(min(max(self.value / scale, -1e6), 1e6))))
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        return self._pad(inputs[0], self.value)
+
+    def integer_forward(self, *inputs: QTensor) -> QTensor:
+        x = inputs[0]
+        return QTensor(self._pad(x.values, self._steps(x.scale, x.dtype)), x.scale, x.dtype)
+
+    def to_ir(self, *inputs: TensorType) -> IrOp:
+        x = inputs[0]
+        return self._ir(x, ir.Pad(self.padding, self._steps(x.scale, x.dtype)))
+
+
+def _lower_identity(call: Call) -> fx.Node | None:
+    x = call.args["input"]
+    return x if is_tensor(x) and call.shape_of(x) == tuple(call.shape) else None
+
+
+def _lower_reshape(call: Call) -> fx.Node | None:
+    """Any call that keeps every sample's elements in order: the result's shape says all."""
+    x = call.args["input"]
+    shape = tuple(call.shape)
+    if not is_tensor(x) or not call.batched(x) or not shape or shape[0] != call.layers.batch:
+        return None
+    if math.prod(shape) != math.prod(call.shape_of(x)):
+        return None
+    return call.emit(Reshape(shape[1:]), x)
+
+
+def _lower_permute(call: Call) -> fx.Node | None:
+    x, dims = call.args["input"], call.args["dims"]
+    if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
+        dims = tuple(dims[0])
+    return _transpose(call, x, dims)
+
+
+def _lower_transpose(call: Call) -> fx.Node | None:
+    x = call.args["input"]
+    if not is_tensor(x):
+        return None
+    order = list(range(len(call.shape_of(x))))
+    a, b = call.args["dim0"], call.args["dim1"]
+    order[a], order[b] = order[b], order[a]
+    return _transpose(call, x, order)
+
+
+def _transpose(call: Call, x: Any, dims: Sequence[int]) -> fx.Node | None:
+    if not is_tensor(x) or not call.batched(x):
+        return None
+    order = tuple(d % len(call.shape_of(x)) for d in dims)
+    return call.emit(Transpose(order), x) if order[0] == 0 else None
+
+
+def _lower_split(call: Call) -> list[fx.Node] | None:
+    """Chunk, split and unbind: the sizes of the results say where each begins."""
+    x, axis = call.args["input"], call.args["dim"]
+    if not is_tensor(x) or not call.batched(x):
+        return None
+    rank = len(call.shape_of(x))
+    axis %= rank
+    if axis == 0:
+        return None
+    parts, start = [], 0
+    for shape in call.shape:
+        selects = len(shape) == rank - 1
+        size = 1 if selects else shape[axis]
+        kept = (*shape[:axis], 1, *shape[axis:]) if selects else shape
+        part = call.emit(Slice(axis, start, start + size), x, shape=kept)
+        parts.append(call.emit(Reshape(shape[1:]), part, shape=shape) if selects else part)
+        start += size
+    return parts
+
+
+def _lower_getitem(call: Call) -> fx.Node | None:
+    """Basic indexing: slices, integers, ``...`` and None; the batch is taken whole."""
+    x, index = call.args["input"], call.args["index"]
+    if not is_tensor(x) or not call.batched(x):
+        return None
+    items = list(index) if isinstance(index, tuple) else [index]
+    if not all(item is None or item is Ellipsis or isinstance(item, (int, slice)) for item in items):
+        return None
+    shape = list(call.shape_of(x))
+    named = sum(item is not None and item is not Ellipsis for item in items)
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items[at : at + 1] = [slice(None)] * (len(shape) - named)
+    axis, reshaped = 0, False
+    for item in items:
+        if item is None:
+            reshaped = True
+            continue
+        span = item if isinstance(item, slice) else slice(item % shape[axis], item % shape[axis] + 1)
+        reshaped |= isinstance(item, int)
+        start, stop, step = span.indices(shape[axis])
+        if (start, stop, step) != (0, shape[axis], 1):
+            if axis == 0 or step < 1 or stop <= start:
+                return None
+            shape[axis] = len(range(start, stop, step))
+            x = call.emit(Slice(axis, start, stop, step), x, shape=shape)
+        axis += 1
+    if not reshaped:
+        return x
+    return call.emit(Reshape(call.shape[1:]), x) if call.shape[0] == call.layers.batch else None
+
+
+def _lower_narrow(call: Call) -> fx.Node | None:
+    x, axis, start = call.args["input"], call.args["dim"], call.args["start"]
+    if not is_tensor(x) or not call.batched(x) or axis % len(call.shape_of(x)) == 0:
+        return None
+    return call.emit(Slice(axis % len(call.shape_of(x)), start, start + call.args["length"]), x)
+
+
+def _lower_select(call: Call) -> fx.Node | None:
+    x = call.args["input"]
+    if not is_tensor(x):
+        return None
+    shape = call.shape_of(x)
+    axis = call.args["dim"] % len(shape)
+    if axis == 0 or not call.batched(x):
+        return None
+    start = call.args["index"] % shape[axis]
+    part = call.emit(Slice(axis, start, start + 1), x, shape=(*shape[:axis], 1, *shape[axis + 1 :]))
+    return call.emit(Reshape(call.shape[1:]), part)
+
+
+def _lower_pad(call: Call) -> fx.Node | None:
+    x, pad, mode = call.args["input"], call.args["pad"], call.args["mode"]
+    if not is_tensor(x) or mode != "constant" or len(call.shape_of(x)) != 4:
+        return None
+    left, right, top, bottom = (*pad, 0, 0, 0, 0)[:4]
+    if any(pad[4:]) or min(pad) < 0:
+        return None
+    value = call.args["value"]
+    return call.emit(Pad((top, left, bottom, right), float(value or 0.0)), x)
+
+
+def _lower_pixel_shuffle(call: Call) -> fx.Node | None:
+    """[N, C r r, H, W] -> [N, C, H r, W r]."""
+    x, factor = call.args["input"], call.args["upscale_factor"]
+    if not is_tensor(x) or len(call.shape_of(x)) != 4:
+        return None
+    n, channels, height, width = call.shape_of(x)
+    out = channels // factor**2
+    x = call.emit(Reshape((out, factor, factor, height, width)), x, shape=(n, out, factor, factor, height, width))
+    x = call.emit(Transpose((0, 1, 4, 2, 5, 3)), x, shape=(n, out, height, factor, width, factor))
+    return call.emit(Reshape(call.shape[1:]), x)
+
+
+def _lower_pixel_unshuffle(call: Call) -> fx.Node | None:
+    """[N, C, H r, W r] -> [N, C r r, H, W]."""
+    x, factor = call.args["input"], call.args["downscale_factor"]
+    if not is_tensor(x) or len(call.shape_of(x)) != 4:
+        return None
+    n, channels, tall, wide = call.shape_of(x)
+    height, width = tall // factor, wide // factor
+    split = (channels, height, factor, width, factor)
+    x = call.emit(Reshape(split), x, shape=(n, *split))
+    x = call.emit(Transpose((0, 1, 3, 5, 2, 4)), x, shape=(n, channels, factor, factor, height, width))
+    return call.emit(Reshape(call.shape[1:]), x)
+
+
+def _lower_channel_shuffle(call: Call) -> fx.Node | None:
+    x, groups = call.args["input"], call.args["groups"]
+    if not is_tensor(x) or len(call.shape_of(x)) != 4:
+        return None
+    n, channels, height, width = call.shape_of(x)
+    split = (groups, channels // groups, height, width)
+    x = call.emit(Reshape(split), x, shape=(n, *split))
+    x = call.emit(Transpose((0, 2, 1, 3, 4)), x, shape=(n, channels // groups, groups, height, width))
+    return call.emit(Reshape(call.shape[1:]), x)
+
+
+def _lower_to(call: Call) -> fx.Node | None:
+    """Casts between float types do nothing here."""
+    dtypes = [value for value in call.args["rest"] if isinstance(value, torch.dtype)]
+    return _lower_identity(call) if all(dtype.is_floating_point for dtype in dtypes) else None
+
+
+IDENTITY = OperatorDefinition(
+    "identity",
+    _lower_identity,
+    calls=(
+        "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout", "contiguous", "clone",
+        "detach", "float", "requires_grad", "alias", "identity",
+    ),
+    parameters=("input", "*rest"),
+)  # fmt: skip
+CAST = OperatorDefinition("cast", _lower_to, calls=("to", "type_as", "type"), parameters=("input", "*rest"))
+RESHAPE = OperatorDefinition(
+    "reshape",
+    _lower_reshape,
+    calls=("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel"),
+    parameters=("input", "*rest"),
+)
+PERMUTE = OperatorDefinition("permute", _lower_permute, calls=("permute",), parameters=("input", "*dims"))
+TRANSPOSE = OperatorDefinition(
+    "transpose", _lower_transpose, calls=("transpose", "swapaxes", "swapdims"), parameters=("input", "dim0", "dim1")
+)
+SPLIT = OperatorDefinition(
+    "split", _lower_split, calls=("split", "chunk", "tensor_split", "split_with_sizes"),
+    parameters=("input", "sections=None", "dim=0"),
+)  # fmt: skip
+UNBIND = OperatorDefinition("unbind", _lower_split, calls=("unbind",), parameters=("input", "dim=0"))
+GETITEM = OperatorDefinition("getitem", _lower_getitem, calls=("getitem",), parameters=("input", "index"))
+NARROW = OperatorDefinition("narrow", _lower_narrow, calls=("narrow",), parameters=("input", "dim", "start", "length"))
+SELECT = OperatorDefinition("select", _lower_select, calls=("select",), parameters=("input", "dim", "index"))
+PAD = OperatorDefinition("pad", _lower_pad, calls=("pad",), parameters=("input", "pad", "mode='constant'", "value=None"))
+PIXEL_SHUFFLE = OperatorDefinition(
+    "pixel_shuffle", _lower_pixel_shuffle, calls=("pixel_shuffle",), parameters=("input", "upscale_factor")
+)
+PIXEL_UNSHUFFLE = OperatorDefinition(
+    "pixel_unshuffle", _lower_pixel_unshuffle, calls=("pixel_unshuffle",), parameters=("input", "downscale_factor")
+)
+CHANNEL_SHUFFLE = OperatorDefinition(
+    "channel_shuffle",
+    _lower_channel_shuffle,
+    calls=("channel_shuffle", "native_channel_shuffle"),
+    parameters=("input", "groups"),
+)

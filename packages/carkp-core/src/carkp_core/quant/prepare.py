@@ -1,0 +1,98 @@
+"""Prepare: from a float network to a quantized one, without scales yet. The passes in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from carkp_core.errors import QuantizationError
+from carkp_core.quant.annotate import annotate
+from carkp_core.quant.fold_batch_norm import fold_batch_norm
+from carkp_core.quant.fuse import fuse
+from carkp_core.quant.graph import LayerGraph
+from carkp_core.quant.lower import definitions, lower
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.settings import QuantSettings, observer_factory
+from carkp_core.quant.simplify import simplify
+from carkp_core.quant.trace import TRACE_BATCH, Trace, trace
+
+
+def prepare(
+    network: nn.Module,
+    example_inputs: Mapping[str, Tensor],
+    *,
+    context: Any = None,
+    settings: QuantSettings | None = None,
+    input_scales: Mapping[str, float] | None = None,
+    keep_batch_norm: bool = False,
+) -> QuantizedNetwork:
+    """Trace, lower, fold, fuse and annotate a network.
+
+    Parameters
+    ----------
+    network:
+        The deployed part: float tensors in, tensors (nested in lists, tuples, dicts) out.
+    example_inputs:
+        One tensor (1, ...) for each input, by name.
+    context:
+        Plugins, march and backend; None for core's operators and int8 everywhere.
+    settings:
+        Observers for QAT.
+    input_scales:
+        Input name -> step, where it is fixed; others are observed.
+    keep_batch_norm:
+        For QAT's ``with_bn`` modes.
+
+    Raises
+    ------
+    QuantizationError
+        When the network cannot be traced, or the layers do not give what it returned.
+    """
+    known = definitions(context)
+    traced = trace(network, example_inputs, lambda module: any(d.recognises(module) for d in known))
+    layers = lower(traced, known)
+    fold_batch_norm(layers, keep_batch_norm)
+    simplify(layers)
+    fuse(layers)
+    annotate(layers, context)
+    settings = settings or QuantSettings()
+    catalog = None if context is None else context.catalog
+    follow = None
+    if settings.qat_observer not in (None, "fixed_scale"):
+        follow = observer_factory(str(settings.qat_observer), settings.qat_kwargs, catalog)
+    made = QuantizedNetwork(layers, input_scales, follow)
+    _hold_against(made, traced, layers, example_inputs)
+    return made.to(_device(network)).train(network.training)
+
+
+def _hold_against(made: QuantizedNetwork, traced: Trace, layers: LayerGraph, example: Mapping[str, Tensor]) -> None:
+    """The layers must give what the network returned: a wrong definition or an in-place trick ends here."""
+    images = [value.detach().cpu()[:1].expand(TRACE_BATCH, *value.shape[1:]) for value in example.values()]
+    made = made.cpu()
+    with torch.no_grad():
+        values = made.float_values(images)
+    names = [name.text for name in tree_flatten(made.structure)[0] if name is not None]
+    results = [value for value in tree_flatten(traced.result)[0] if value is not None]
+    for name, result in zip(names, results, strict=True):
+        reference, got = result.as_subclass(Tensor).detach().cpu().float(), values[name].float()
+        if reference.shape == got.shape and not bool(torch.isfinite(reference).all()):
+            continue
+        if reference.shape != got.shape or float((got - reference).abs().max()) > 1e-5 + 1e-3 * float(reference.abs().max()):
+            layer = made.layer(name)
+            raise QuantizationError(
+                "the traced layers do not give what the network returns",
+                where=str(layer.source) or name,
+                seen=f"shape {tuple(got.shape)} for {tuple(reference.shape)}"
+                if reference.shape != got.shape
+                else f"a difference of {float((got - reference).abs().max()):.3g}",
+                remedy="look for tensors changed in place through a view, and for random calls in forward",
+            )
+
+
+def _device(network: nn.Module) -> torch.device:
+    first = next(network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -1,0 +1,229 @@
+"""One answer everywhere: the calibrated network in evaluation equals the reference executor of its integer model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from carkp_core.ir import reference
+from carkp_core.ir.arithmetic import quantize
+from carkp_core.ir.graph import Graph
+from carkp_core.quant.convert import convert
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.prepare import prepare
+
+torch.set_num_threads(1)
+
+
+def calibrated(net: nn.Module, x: Tensor, dtypes: dict[str, str] | None = None, **kwargs: Any) -> QuantizedNetwork:
+    """A network prepared for the first sample of ``x`` and calibrated with all of it."""
+    network = prepare(net.eval(), {"img": x[:1]}, **kwargs).eval()
+    for name, dtype in (dtypes or {}).items():
+        network.layer(name).dtype = dtype
+    network.start_observing()
+    network(x)
+    network.finish_observing()
+    return network
+
+
+def differing(network: QuantizedNetwork, graph: Graph, x: Tensor) -> dict[str, int]:
+    """Differing elements of every tensor."""
+    names = [node.name for node in graph.nodes]
+    declared = graph.inputs[0].type
+    integers = quantize(x.numpy(), declared.scale, declared.dtype)
+    expected = reference.execute(graph, {"img": integers}, names)
+    with torch.no_grad():
+        got = network.integer_values([x], names)
+    counts = {name: int((got[name].values.numpy() != expected[name]).sum()) for name in names}
+    return {name: count for name, count in counts.items() if count}
+
+
+def assert_exact(net: nn.Module, x: Tensor, **kwargs: Any) -> Graph:
+    network = calibrated(net, x, **kwargs)
+    graph = convert(network, "net")
+    assert differing(network, graph, x * 1.3) == {}
+    return graph
+
+
+class Everything(nn.Module):
+    """Every operator, in module, functional and method form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(3)
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, (3, 5), padding=(1, 2), groups=8, dilation=1)
+        self.dilated = nn.Conv2d(8, 8, 3, padding="same", dilation=2, groups=2)
+        self.project = nn.Conv2d(8, 8, 1)
+        self.up = nn.ConvTranspose2d(8, 6, 4, 2, 1, groups=2, bias=False)
+        self.up_bn = nn.BatchNorm2d(6)
+        self.odd = nn.ConvTranspose2d(6, 8, 3, 2, 1, output_padding=1)
+        self.prelu = nn.PReLU(8, init=0.3)
+        self.gamma = nn.Parameter(torch.randn(8, 1, 1))
+        self.position = nn.Parameter(torch.randn(1, 8, 8, 8))
+        self.fc1, self.fc2 = nn.Linear(8, 5), nn.Linear(8, 8)
+        self.activations = nn.ModuleList(
+            [nn.SiLU(), nn.Hardswish(), nn.GELU(), nn.Hardsigmoid(), nn.LeakyReLU(0.2), nn.ELU(), nn.Mish(), nn.Tanh()]
+        )
+        for norm in (self.first, self.bn, self.up_bn):
+            nn.init.uniform_(norm.weight, -1, 2)
+            nn.init.normal_(norm.bias)
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.2, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        x = self.first(x)
+        x = F.relu(self.bn(self.stem(x)), inplace=True)
+        y = self.project(F.relu6(self.depthwise(x)))
+        x = torch.relu(x + y)
+        x = x - self.dilated(x)
+        x = (self.prelu(x) * self.gamma + self.position).clamp(-2, 3)
+        gate = x.mean((2, 3), keepdim=True)
+        x = x * torch.sigmoid(self.project(gate))
+        for activation in self.activations:
+            x = activation(x) + 0.1 * x
+        a, b = x.chunk(2, dim=1)
+        x = torch.cat([b, a * 2 - 1, x[:, ::2]], dim=1)[:, :8]
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, -1, h, w)
+        pooled = F.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+        averaged = F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+        included = F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)
+        small = torch.stack([pooled, averaged, included], dim=1).mean(dim=-1).flatten(1)
+        nearest = F.interpolate(pooled, scale_factor=2, mode="nearest")[..., :h, :w]
+        bilinear = F.interpolate(averaged, size=(h, w), mode="bilinear", align_corners=False)
+        corners = F.interpolate(included, size=(h, w), mode="bilinear", align_corners=True)
+        x = 1 - (nearest + bilinear - corners) / 3
+        x = F.pad(x, (1, 0, 0, 1), value=0.5)[:, :, 1:, :-1]
+        tokens = self.fc2(x.flatten(2).permute(0, 2, 1)).relu().transpose(1, 2).unflatten(2, (h, w))
+        heat = self.odd(F.relu(self.up_bn(self.up(tokens))))
+        logits = self.fc1(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        shuffled = F.pixel_shuffle(x, 2) + x.amax((2, 3)).unsqueeze(-1).unsqueeze(-1)[:, :2]
+        return {"heat": heat, "rest": [logits, small, (shuffled, -x.square().sqrt())]}
+
+
+def test_every_operator_is_exact() -> None:
+    torch.manual_seed(0)
+    graph = assert_exact(Everything(), torch.randn(3, 3, 16, 16))
+    kinds = {node.op.kind for node in graph.nodes}
+    assert kinds == {
+        "conv2d", "conv_transpose2d", "add", "mul", "constant", "concat", "slice", "pad", "max_pool", "avg_pool",
+        "resize", "clamp", "table", "reshape", "transpose",
+    }  # fmt: skip
+
+
+def test_int16_activations_are_exact() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.SiLU(), nn.AvgPool2d(2),
+        nn.ConvTranspose2d(8, 4, 4, 2, 1), nn.MaxPool2d(2),
+    )  # fmt: skip
+    x = torch.randn(2, 3, 12, 12)
+    names = [step.name for step in prepare(net.eval(), {"img": x[:1]}).steps]
+    graph = assert_exact(net, x, dtypes=dict.fromkeys(names, "int16"))
+    assert {node.type.dtype for node in graph.nodes} == {"int16"}
+
+
+@st.composite
+def small_networks(draw: st.DrawFn) -> tuple[nn.Module, int]:
+    """Chains of random layers with degenerate channels: dead, tiny, huge, bias far above weights."""
+    torch.manual_seed(draw(st.integers(0, 10**6)))
+    channels = inside = draw(st.integers(1, 5))
+    layers: list[nn.Module] = []
+    for _ in range(draw(st.integers(1, 5))):
+        out = draw(st.integers(1, 5))
+        transposed = draw(st.booleans()) and draw(st.booleans())
+        layer: Any = nn.ConvTranspose2d(channels, out, 2, 2) if transposed else nn.Conv2d(channels, out, 3, padding=1)
+        with torch.no_grad():
+            for channel in range(out):
+                weight = layer.weight[:, channel] if transposed else layer.weight[channel]
+                weight *= draw(st.sampled_from([1.0, 0.0, 1e-12, 1e-30, 1e4, 50.0]))
+                layer.bias[channel] *= draw(st.sampled_from([1.0, 0.0, 1e6, 1e-9]))
+        layers.append(layer)
+        layers.append(draw(st.sampled_from([nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Identity(), nn.Sigmoid()])))
+        channels = out
+    return Residual(layers, draw(st.booleans())), inside
+
+
+class Residual(nn.Module):
+    """A chain whose layers add their input where the shapes allow it."""
+
+    def __init__(self, layers: list[nn.Module], subtract: bool) -> None:
+        super().__init__()
+        self.layers, self.subtract = nn.ModuleList(layers), subtract
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            y = layer(x)
+            same = y.shape == x.shape and isinstance(layer, nn.Conv2d)
+            x = (x - y if self.subtract else y + x) if same else y
+        return x
+
+
+@settings(max_examples=40, deadline=None)
+@given(small_networks())
+def test_random_networks_with_degenerate_channels_are_exact(case: tuple[nn.Module, int]) -> None:
+    net, inside = case
+    assert_exact(net, torch.randn(2, inside, 6, 6))
+
+
+def test_training_has_the_same_forward_values() -> None:
+    torch.manual_seed(2)
+    net = Everything()
+    x = torch.randn(2, 3, 16, 16)
+    network = calibrated(net, x)
+    expected = network(x)
+    network.train()
+    got = network(x)
+    assert torch.equal(got["heat"], expected["heat"])
+    loss = got["heat"].square().mean() + got["rest"][0].square().mean()
+    loss.backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert len(gradients) > 10
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
+
+
+def test_gradients_are_near_the_float_networks() -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 1)
+    )
+    x, target = torch.randn(8, 3, 12, 12), torch.randn(8, 4, 12, 12)
+    network = calibrated(net, x).train()
+    F.mse_loss(net(x), target).backward()
+    F.mse_loss(network(x), target).backward()
+    pairs = zip(net.parameters(), network.parameters(), strict=True)
+    for float_parameter, parameter in pairs:
+        a, b = float_parameter.grad, parameter.grad
+        assert a is not None
+        assert b is not None
+        assert float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.98
+        assert 0.9 < float(b.norm() / a.norm()) < 1.1
+
+
+def test_state_dict_restores_the_same_integers() -> None:
+    torch.manual_seed(4)
+    net, x = Everything(), torch.randn(2, 3, 16, 16)
+    network = calibrated(net, x)
+    torch.manual_seed(5)
+    other = prepare(Everything().eval(), {"img": x[:1]}).eval()
+    other.load_state_dict(network.state_dict())
+    a, b = convert(network, "net"), convert(other, "net")
+    # Constants such as slopes that are not parameters are part of the network, not of the checkpoint.
+    assert a.digest() == b.digest()
+
+
+def test_outputs_do_not_depend_on_the_batch() -> None:
+    torch.manual_seed(6)
+    net, x = Everything(), torch.randn(3, 3, 16, 16)
+    network = calibrated(net, x)
+    together = network(x)["heat"]
+    assert torch.equal(together, torch.cat([network(x[i : i + 1])["heat"] for i in range(3)]))
+    assert np.isfinite(together.detach().numpy()).all()
