@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from carkp_bpu.operator import BpuOperator, installed_operators
 from carkp_core.backend import (
@@ -91,7 +91,8 @@ class BpuBackend:
         """Read an ``.hbm``."""
         from carkp_bpu.hbm.program import load
 
-        return load(path)
+        # Its attributes are read-only, which the protocol's are not declared to be.
+        return cast("Program", load(path))
 
     def run_program(self, program: Program, inputs: Arrays, taps: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
         """Execute an ``.hbm`` on the machine simulator."""
