@@ -20,7 +20,7 @@ TYPES = ("int8", "int16")
 
 def annotate(layers: LayerGraph, context: Any = None) -> None:
     """Set every layer's output type."""
-    types: dict[Any, str] = {node: "int8" for node in layers.inputs}
+    types: dict[Any, str] = dict.fromkeys(layers.inputs, "int8")
     for node in layers:
         layer = layers.layer(node)
         assert layer is not None

@@ -83,7 +83,7 @@ def weighted_constants(
         When the accumulator may leave int32.
     """
     rows = rows.detach().double()
-    offsets = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device) if bias is None else bias.detach().double()
+    offsets = rows.new_zeros(rows.shape[0]) if bias is None else bias.detach().double()
     absmax = rows.abs().amax(dim=1).cpu().numpy()
     scale_x32 = np.float32(scale_x)
     wanted = np.maximum((absmax / WEIGHT_LIMIT).astype(np.float32), _TINY)
@@ -106,8 +106,8 @@ def weighted_constants(
         raise QuantizationError(
             "the accumulator may leave int32",
             where=name,
-            seen=f"channel {channel}: sum of |weights| {int(weight[channel].abs().sum())} times {-INT_RANGE[dtype_x][0]}"
-            f" plus |bias| {int(steps[channel].abs())} is {bound}",
+            seen=f"channel {channel}: sum of |weights| {int(weight[channel].abs().sum())}"
+            f" times {-INT_RANGE[dtype_x][0]} plus |bias| {int(steps[channel].abs())} is {bound}",
             allowed=str(INT_RANGE["int32"][1]),
             remedy="use fewer input channels or a smaller kernel, or groups",
         )
@@ -151,7 +151,8 @@ def multipliers(products: Floats, scale_y: float, in_add: bool) -> tuple[Ints, I
     mantissa, exponent = np.frexp(ratio.astype(np.float64))
     shift = 31 - exponent.astype(np.int64)
     offset = ADD_FRACTION_BITS if in_add else 0
-    assert shift.min() - offset >= SHIFT_MIN and shift.max() - offset <= SHIFT_MAX, (shift.min(), shift.max())
+    assert shift.min() - offset >= SHIFT_MIN, shift.min()
+    assert shift.max() - offset <= SHIFT_MAX, shift.max()
     return (mantissa * (1 << 31)).astype(np.int64), shift
 
 

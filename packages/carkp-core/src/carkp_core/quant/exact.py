@@ -86,24 +86,24 @@ def exact_convolutions() -> Iterator[None]:
 
 def rescale(acc: Tensor, bias: Tensor | None, factor: Factor, lo: int, hi: int) -> Tensor:
     """RESCALE of ``acc + bias``, float32. ``bias`` is float64, shaped as the factor."""
-    return _Rescale.apply(acc, bias, factor, 0, lo, hi)  # type: ignore[no-any-return]
+    return _Rescale.apply(acc, bias, factor, 0, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def rescale_term(acc: Tensor, bias: Tensor | None, factor: Factor) -> Tensor:
     """One term of an add with 15 fractional bits, float64."""
-    return _Rescale.apply(acc, bias, factor, ADD_FRACTION_BITS, -ADD_TERM_LIMIT, ADD_TERM_LIMIT)  # type: ignore[no-any-return]
+    return _Rescale.apply(acc, bias, factor, ADD_FRACTION_BITS, -ADD_TERM_LIMIT, ADD_TERM_LIMIT)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def finish_add(total: Tensor, lo: int, hi: int) -> Tensor:
     """Drop an add's fractional bits, clamp, float32."""
-    return _Finish.apply(total, lo, hi)  # type: ignore[no-any-return]
+    return _Finish.apply(total, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def through(source: Tensor, value: Tensor, factor: Tensor | float) -> Tensor:
     """``value`` forward; backward, its gradient times ``factor`` to ``source``."""
     if not (torch.is_grad_enabled() and source.requires_grad):
         return value
-    return _Through.apply(source, value, factor)  # type: ignore[no-any-return]
+    return _Through.apply(source, value, factor)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Rescale(torch.autograd.Function):
@@ -180,12 +180,12 @@ class _Quantize(torch.autograd.Function):
 
 def quantize(values: Tensor, scale: float, lo: int, hi: int) -> Tensor:
     """Round half even of ``values / scale`` in float64, clamped: ``ir.arithmetic.quantize`` with a gradient."""
-    return _Quantize.apply(values, scale, lo, hi)  # type: ignore[no-any-return]
+    return _Quantize.apply(values, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def lookup(values: Tensor, table: Tensor, slopes: Tensor | None) -> Tensor:
-    """A table of 256 entries [256] or [C, 256] at whole numbers in [-128, 127]; ``slopes`` [..., 256] are its gradient."""
-    return _Lookup.apply(values, table, slopes)  # type: ignore[no-any-return]
+    """A table of 256 entries [256] or [C, 256] at whole numbers; ``slopes`` [..., 256] are its gradient."""
+    return _Lookup.apply(values, table, slopes)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Lookup(torch.autograd.Function):

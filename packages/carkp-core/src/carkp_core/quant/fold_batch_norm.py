@@ -23,7 +23,7 @@ def fold_batch_norm(layers: LayerGraph, keep: bool = False) -> None:
         norm = layers.layer(node)
         if not isinstance(norm, BatchNorm):
             continue
-        before = node.args[0]
+        (before,) = layers.sources(node)
         weighted = layers.layer(before)
         if isinstance(weighted, Weighted) and weighted.bn is None and layers.only_user(before) is node:
             if keep:
@@ -33,7 +33,7 @@ def fold_batch_norm(layers: LayerGraph, keep: bool = False) -> None:
             layers.replace(node, before)
             continue
         with layers.graph.inserting_before(node):
-            lone = layers.add(norm.as_convolution(), node.args, node.meta["label"], norm.source, node.meta["shape"])
+            lone = layers.add(norm.as_convolution(), (before,), node.meta["label"], norm.source, node.meta["shape"])
         layers.replace(node, lone)
 
 

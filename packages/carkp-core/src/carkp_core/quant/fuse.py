@@ -33,31 +33,32 @@ def fuse(layers: LayerGraph) -> None:
 
 
 def _fuse_clamp(layers: LayerGraph, node: fx.Node) -> None:
-    before = node.args[0]
+    (before,) = layers.sources(node)
     layer, clamp = layers.layer(before), layers.layer(node)
     assert clamp is not None
-    if layer is None or not layer.takes_bounds or layers.only_user(before) is not node:  # type: ignore[arg-type]
+    if layer is None or not layer.takes_bounds or layers.only_user(before) is not node:
         return
     layer.bounds = layer.bounds.then(clamp.bounds)
-    layers.replace(node, before)  # type: ignore[arg-type]
+    layers.replace(node, before)
 
 
 def _fuse_add(layers: LayerGraph, node: fx.Node) -> None:
     add = layers.layer(node)
     assert isinstance(add, Add)
-    a, b = node.args
-    if a is b or tuple(a.meta["shape"]) != tuple(b.meta["shape"]):  # type: ignore[union-attr]
+    a, b = layers.sources(node)
+    if a is b or tuple(a.meta["shape"]) != tuple(b.meta["shape"]):
         return
     order = {other: index for index, other in enumerate(layers.graph.nodes)}
-    for term, other, negative, sign in ((a, b, add.negative[0], add.negative[1]), (b, a, add.negative[1], add.negative[0])):
+    sign_a, sign_b = add.negative
+    for term, other, negative, sign in ((a, b, sign_a, sign_b), (b, a, sign_b, sign_a)):
         conv = layers.layer(term)
-        last = order[term] > order[other]  # type: ignore[index]
-        if not (isinstance(conv, Conv2d) and last and layers.only_user(term) is node):  # type: ignore[arg-type]
+        last = order[term] > order[other]
+        if not (isinstance(conv, Conv2d) and last and layers.only_user(term) is node):
             continue
         if negative or conv.residual or conv.bounds != Bounds():
             continue
         conv.residual = "-" if sign else "+"
-        term.args = (*term.args, other)  # type: ignore[union-attr]
-        term.meta["shape"] = node.meta["shape"]  # type: ignore[union-attr]
-        layers.replace(node, term)  # type: ignore[arg-type]
+        term.args = (*term.args, other)
+        term.meta["shape"] = node.meta["shape"]
+        layers.replace(node, term)
         return

@@ -36,7 +36,12 @@ class LayerGraph:
 
     def layer(self, node: Any) -> Layer | None:
         """The layer that a node calls, or None for inputs and the output."""
-        return self.layers[node.target] if isinstance(node, fx.Node) and node.op == "call_module" else None
+        return self.layers[str(node.target)] if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+    @staticmethod
+    def sources(node: fx.Node) -> tuple[fx.Node, ...]:
+        """The nodes that a node reads."""
+        return tuple(arg for arg in node.args if isinstance(arg, fx.Node))
 
     def add(
         self, layer: Layer, inputs: Sequence[fx.Node], name: str, source: Source, shape: tuple[int, ...]

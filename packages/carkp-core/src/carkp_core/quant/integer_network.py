@@ -1,4 +1,4 @@
-"""The integer model as a module: float image -> integers -> executor -> floats, nested as the float network nests them."""
+"""The integer model as a module: float image -> integers -> executor -> floats, nested as in the float network."""
 
 from __future__ import annotations
 

@@ -118,13 +118,13 @@ def _shape(node: fx.Node) -> Any:
     if node.meta["value"] is not None:
         return node.meta["value"].shape
     items = [user for user in node.users if user.target is operator.getitem and user.args[0] is node]
-    shapes = {user.args[1]: user.meta["value"].shape for user in items}
-    return [shapes[index] for index in sorted(shapes)]
+    shapes: dict[Any, Any] = {user.args[1]: user.meta["value"].shape for user in items}
+    return [shapes[index] for index in sorted(shapes, key=int)]
 
 
 def _name(node: fx.Node, whole_module: bool) -> str:
     """The module's path where the call is all that a torch module does; else the path and the call."""
-    path, name = node.meta["module_path"], node.meta["name"]
+    path, name = str(node.meta["module_path"]), str(node.meta["name"])
     if whole_module or node.meta.get("module_is_torch"):
         return path or name
     return f"{path}.{name}" if path else name

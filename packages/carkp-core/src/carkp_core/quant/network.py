@@ -77,10 +77,10 @@ class QuantizedNetwork(nn.Module):
             layer.label, layer.source = node.meta["label"], Source(node.meta["label"])
             self.inputs[node.meta["label"]] = layer
         self.layers = layers.modules()
-        self.steps = tuple(Step(n.meta["label"], n.name, tuple(a.meta["label"] for a in n.args)) for n in layers)
+        self.steps = tuple(Step(n.meta["label"], n.name, _labels(layers.sources(n))) for n in layers)
         output = next(node for node in layers.graph.nodes if node.op == "output")
         #: The outputs' names, nested as the float network nests its outputs.
-        self.structure = fx.node.map_arg(output.args[0], lambda node: _Name(node.meta["label"]))
+        self.structure: Any = fx.node.map_aggregate(output.args[0], _named_output)
         self.output_names = tuple(dict.fromkeys(name.text for name in _names(self.structure)))
         #: Shapes [1, ...] of the inputs it was traced with.
         self.input_shapes = {node.meta["label"]: (1, *node.meta["shape"][1:]) for node in layers.inputs}
@@ -96,11 +96,11 @@ class QuantizedNetwork(nn.Module):
         if self._observers is not None:
             with torch.no_grad():
                 values = self.float_values(images, self._observe)
-            return tree_map(lambda name: values[name.text], self.structure)
+            return _filled(self.structure, values)
         if self.training:
             self._follow_ranges(images)
-        values = self.integer_values(images)
-        return tree_map(lambda name: float_input(values[name.text]), self.structure)
+        integers = self.integer_values(images)
+        return _filled(self.structure, {name: float_input(integers[name]) for name in self.output_names})
 
     def integer_values(self, images: Sequence[Tensor], taps: Sequence[str] = ()) -> dict[str, QTensor]:
         """The integer outputs, and further tensors by name."""
@@ -254,6 +254,18 @@ class _Name:
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+def _labels(nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+    return tuple(node.meta["label"] for node in nodes)
+
+
+def _named_output(value: Any) -> Any:
+    return _Name(value.meta["label"]) if isinstance(value, fx.Node) else value
+
+
+def _filled(structure: Any, values: Mapping[str, Tensor]) -> Any:
+    return tree_map(lambda name: values[name.text] if isinstance(name, _Name) else name, structure)
 
 
 def _names(structure: Any) -> Iterator[_Name]:

@@ -70,7 +70,8 @@ class MovingAverage(Observer):
     def __init__(self, averaging_constant: float = 0.01) -> None:
         super().__init__()
         if not 0.0 < averaging_constant <= 1.0:
-            raise ConfigError("moving_average: averaging_constant is a share", seen=str(averaging_constant), allowed="(0, 1]")
+            seen = str(averaging_constant)
+            raise ConfigError("moving_average: averaging_constant is a share", seen=seen, allowed="(0, 1]")
         self._constant = averaging_constant
         self._average: float | None = None
 
@@ -110,7 +111,7 @@ class Histogram(Observer):
         return self.limit / BINS
 
     def _centres(self) -> npt.NDArray[np.float64]:
-        return (np.arange(BINS) + 0.5) * self._width
+        return (np.arange(BINS, dtype=np.float64) + 0.5) * self._width
 
 
 class Percentile(Histogram):

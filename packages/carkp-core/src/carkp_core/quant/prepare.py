@@ -81,14 +81,16 @@ def _hold_against(made: QuantizedNetwork, traced: Trace, layers: LayerGraph, exa
         reference, got = result.as_subclass(Tensor).detach().cpu().float(), values[name].float()
         if reference.shape == got.shape and not bool(torch.isfinite(reference).all()):
             continue
-        if reference.shape != got.shape or float((got - reference).abs().max()) > 1e-5 + 1e-3 * float(reference.abs().max()):
-            layer = made.layer(name)
+        if reference.shape != got.shape:
+            seen = f"shape {tuple(got.shape)} for {tuple(reference.shape)}"
+        else:
+            difference, most = float((got - reference).abs().max()), float(reference.abs().max())
+            seen = f"a difference of {difference:.3g}" if difference > 1e-5 + 1e-3 * most else ""
+        if seen:
             raise QuantizationError(
                 "the traced layers do not give what the network returns",
-                where=str(layer.source) or name,
-                seen=f"shape {tuple(got.shape)} for {tuple(reference.shape)}"
-                if reference.shape != got.shape
-                else f"a difference of {float((got - reference).abs().max()):.3g}",
+                where=str(made.layer(name).source) or name,
+                seen=seen,
                 remedy="look for tensors changed in place through a view, and for random calls in forward",
             )
 

@@ -53,7 +53,8 @@ def quant_settings(qat_mode: str | None = None, qconfig_params: Mapping[str, Any
     """
     mode = "fuse_bn" if qat_mode is None else qat_mode
     if mode not in QAT_MODES:
-        raise ConfigError(f"unknown qat_mode {mode!r}", where="model_convert_pipeline.qat_mode", allowed=", ".join(QAT_MODES))
+        where = "model_convert_pipeline.qat_mode"
+        raise ConfigError(f"unknown qat_mode {mode!r}", where=where, allowed=", ".join(QAT_MODES))
     params = dict(qconfig_params or {})
     for key in params:
         if key not in _KEYS:

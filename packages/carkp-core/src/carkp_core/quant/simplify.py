@@ -16,18 +16,24 @@ from carkp_core.quant.ops.table import Clamp
 
 def simplify(layers: LayerGraph) -> None:
     """Merge neighbours and drop identities until nothing changes."""
-    while any([_merge(layers, node) or _drop(layers, node) for node in layers if node.target in layers.layers]):
+    while _pass(layers):
         layers.sweep()
-    layers.sweep()
+
+
+def _pass(layers: LayerGraph) -> bool:
+    changed = False
+    for node in layers:
+        changed |= _merge(layers, node) or _drop(layers, node)
+    return changed
 
 
 def _merge(layers: LayerGraph, node: fx.Node) -> bool:
     """Let a move read what the move before it reads."""
     layer = layers.layer(node)
-    before = node.args[0] if node.args else None
-    earlier = layers.layer(before)
-    if earlier is None or not isinstance(before, fx.Node):
+    if not layers.sources(node):
         return False
+    before = layers.sources(node)[0]
+    earlier = layers.layer(before)
     if isinstance(layer, Transpose) and isinstance(earlier, Transpose):
         layer.permutation = tuple(earlier.permutation[p] for p in layer.permutation)
     elif isinstance(layer, Clamp) and isinstance(earlier, Clamp):
@@ -41,11 +47,11 @@ def _merge(layers: LayerGraph, node: fx.Node) -> bool:
 def _drop(layers: LayerGraph, node: fx.Node) -> bool:
     """Take out a move whose result is its input."""
     layer = layers.layer(node)
-    if not node.args or not isinstance(layer, (Reshape, Transpose, Slice, Pad)):
+    if not isinstance(layer, (Reshape, Transpose, Slice, Pad)):
         return False
-    before = node.args[0]
-    same_shape = tuple(before.meta["shape"]) == tuple(node.meta["shape"])  # type: ignore[union-attr]
+    (before,) = layers.sources(node)
+    same_shape = tuple(before.meta["shape"]) == tuple(node.meta["shape"])
     if not same_shape or (isinstance(layer, Transpose) and list(layer.permutation) != sorted(layer.permutation)):
         return False
-    layers.replace(node, before)  # type: ignore[arg-type]
+    layers.replace(node, before)
     return True

@@ -24,7 +24,8 @@ class BatchNorm(Layer):
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         bn = self.bn
-        return nn.functional.batch_norm(inputs[0], bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps)
+        statistics = (bn.running_mean, bn.running_var, bn.weight, bn.bias)
+        return nn.functional.batch_norm(inputs[0], *statistics, training=False, eps=bn.eps)
 
     def as_convolution(self) -> Conv2d:
         """The depthwise 1x1 convolution that equals it."""

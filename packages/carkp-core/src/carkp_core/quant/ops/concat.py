@@ -71,5 +71,7 @@ def _lower_stack(call: Call) -> fx.Node | None:
     return parts[0] if len(parts) == 1 else call.emit(Concat(axis), *parts)
 
 
-CONCAT = OperatorDefinition("concat", _lower_cat, calls=("cat", "concat", "concatenate"), parameters=("tensors", "dim=0"))
+CONCAT = OperatorDefinition(
+    "concat", _lower_cat, calls=("cat", "concat", "concatenate"), parameters=("tensors", "dim=0")
+)
 STACK = OperatorDefinition("stack", _lower_stack, calls=("stack",), parameters=("tensors", "dim=0"))

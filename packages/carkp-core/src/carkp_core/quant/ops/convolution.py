@@ -76,14 +76,13 @@ class Weighted(Layer):
                 scale_y = self.wanted_scale()
                 if scale_r is not None:
                     scale_y = raised_scale(scale_y, [scale_r], in_add=True)
-                return weighted_constants(
-                    self.rows(weight), bias, scale_x, dtype_x, scale_y, scale_r is not None, str(self.source) or self.label
-                )
+                rows, in_add, name = self.rows(weight), scale_r is not None, str(self.source) or self.label
+                return weighted_constants(rows, bias, scale_x, dtype_x, scale_y, in_add, name)
 
         return self.cached((scale_x, dtype_x, scale_r), make)  # type: ignore[no-any-return]
 
     def accumulate(self, x: QTensor, c: WeightedConstants) -> tuple[Tensor, Tensor]:
-        """The sum of products (whole numbers, float32 where that is exact, else float64) and the bias, with gradients."""
+        """The sum of products (float32 where that is exact, else float64) and the bias, with gradients."""
         weight, bias = self.folded()
         whole = exact.through(weight, self.unrows(c.weight), 1.0 / self.unrows_scale(c.scale_w))
         offset = c.bias
@@ -105,7 +104,7 @@ class Weighted(Layer):
         if c.dead:
             notes.append(f"{len(c.dead)} dead channel(s), only their bias remains: {_some(c.dead)}")
         if c.raised:
-            notes.append(f"{len(c.raised)} channel(s) with a raised weight scale (fewer weight steps): {_some(c.raised)}")
+            notes.append(f"{len(c.raised)} channel(s) with a raised weight scale, so fewer steps: {_some(c.raised)}")
         if c.scale_y > float(self.scale) > 0:
             notes.append(f"output scale raised from {float(self.scale):.4g} to {c.scale_y:.4g}")
         return notes
@@ -251,7 +250,8 @@ def fold(layer: Weighted, weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2
 
     w' = w g / sqrt(var + eps),  b' = (b - mean) g / sqrt(var + eps) + beta
     """
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     factor = (bn.running_var + bn.eps).rsqrt()
     if bn.weight is not None:
         factor = factor * bn.weight

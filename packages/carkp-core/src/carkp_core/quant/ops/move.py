@@ -1,4 +1,4 @@
-"""Operators that move or select elements and keep their steps: reshape, transpose, slice, pad, and what is made of them.
+"""Operators that move or select elements and keep their steps: reshape, transpose, slice, pad, and their kin.
 
 Legend: shapes of layers leave out the batch; axes count it.
 """
@@ -114,7 +114,7 @@ class Pad(Move):
 
 
 def _lower_identity(call: Call) -> fx.Node | None:
-    x = call.args["input"]
+    x: fx.Node = call.args["input"]
     return x if is_tensor(x) and call.shape_of(x) == tuple(call.shape) else None
 
 
@@ -175,7 +175,8 @@ def _lower_split(call: Call) -> list[fx.Node] | None:
 
 def _lower_getitem(call: Call) -> fx.Node | None:
     """Basic indexing: slices, integers, ``...`` and None; the batch is taken whole."""
-    x, index = call.args["input"], call.args["index"]
+    x: fx.Node = call.args["input"]
+    index = call.args["index"]
     if not is_tensor(x) or not call.batched(x):
         return None
     items = list(index) if isinstance(index, tuple) else [index]
@@ -306,7 +307,9 @@ UNBIND = OperatorDefinition("unbind", _lower_split, calls=("unbind",), parameter
 GETITEM = OperatorDefinition("getitem", _lower_getitem, calls=("getitem",), parameters=("input", "index"))
 NARROW = OperatorDefinition("narrow", _lower_narrow, calls=("narrow",), parameters=("input", "dim", "start", "length"))
 SELECT = OperatorDefinition("select", _lower_select, calls=("select",), parameters=("input", "dim", "index"))
-PAD = OperatorDefinition("pad", _lower_pad, calls=("pad",), parameters=("input", "pad", "mode='constant'", "value=None"))
+PAD = OperatorDefinition(
+    "pad", _lower_pad, calls=("pad",), parameters=("input", "pad", "mode='constant'", "value=None")
+)
 PIXEL_SHUFFLE = OperatorDefinition(
     "pixel_shuffle", _lower_pixel_shuffle, calls=("pixel_shuffle",), parameters=("input", "upscale_factor")
 )

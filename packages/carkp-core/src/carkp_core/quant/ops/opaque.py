@@ -19,17 +19,25 @@ from carkp_core.quant.layer import IrOp, Layer, float_input
 
 
 class Opaque(Layer):
-    """The original torch call, between dequantization and quantization of its result."""
+    """The original torch call, between dequantization and quantization of its result.
+
+    ``args`` hold ``Slot``s where the layer's inputs go; ``pick`` takes one of several results.
+    """
 
     kind: ClassVar[str] = "opaque"
     integer: ClassVar[bool] = False
 
     def __init__(
-        self, target: str, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], pick: Any = None
+        self,
+        target: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        pick: int | None = None,
     ) -> None:
-        """``args`` hold ``Slot``s where the layer's inputs go; ``pick`` takes one of several results."""
         super().__init__()
-        self.target, self.function, self.args, self.kwargs, self.pick = target, function, tuple(args), dict(kwargs), pick
+        self.target, self.function, self.pick = target, function, pick
+        self.args, self.kwargs = tuple(args), dict(kwargs)
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         args, kwargs = tree_map(lambda a: inputs[a.index] if isinstance(a, Slot) else a, (self.args, self.kwargs))

@@ -151,7 +151,7 @@ def _out_size(size: int, kernel: int, stride: int, padding: int, dilation: int, 
 def _padding_tlbr(
     size: Any, kernel: Hw, stride: Hw, padding: Hw, dilation: Hw, out: list[int]
 ) -> tuple[int, int, int, int]:
-    """Padding whose bottom and right reach exactly as far as the last window, or the symmetric one where that is more."""
+    """Padding whose bottom and right reach as far as the last window, or the symmetric one where that is more."""
     ends = []
     for d in (0, 1):
         reach = (out[d] - 1) * stride[d] + dilation[d] * (kernel[d] - 1) + 1
@@ -277,5 +277,7 @@ ADAPTIVE_MAX = OperatorDefinition(
     calls=("adaptive_max_pool2d",),
     parameters=("input", "output_size", "return_indices=False"),
 )
-MEAN = OperatorDefinition("mean", _lower_mean, calls=("mean",), parameters=("input", "dim=None", "keepdim=False", "dtype=None"))
+MEAN = OperatorDefinition(
+    "mean", _lower_mean, calls=("mean",), parameters=("input", "dim=None", "keepdim=False", "dtype=None")
+)
 AMAX = OperatorDefinition("amax", _lower_amax, calls=("amax",), parameters=("input", "dim=None", "keepdim=False"))

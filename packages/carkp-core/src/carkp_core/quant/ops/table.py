@@ -132,7 +132,9 @@ def scalar(call: Call, function: Function, name: str) -> fx.Node | None:
     return call.emit(Table(function, name), x) if is_tensor(x) and call.batched(x) else None
 
 
-def simple(name: str, function: Callable[..., Tensor], *parameters: str, also: tuple[str, ...] = ()) -> OperatorDefinition:
+def simple(
+    name: str, function: Callable[..., Tensor], *parameters: str, also: tuple[str, ...] = ()
+) -> OperatorDefinition:
     """The definition of a scalar function whose further arguments are numbers or strings."""
     names = [p.partition("=")[0] for p in parameters]
 
@@ -184,7 +186,9 @@ SCALAR_FUNCTIONS = (
 )
 
 
-def clamp_definition(name: str, bounds: Callable[[Any], Bounds], *parameters: str, also: tuple[str, ...] = ()) -> OperatorDefinition:
+def clamp_definition(
+    name: str, bounds: Callable[[Any], Bounds], *parameters: str, also: tuple[str, ...] = ()
+) -> OperatorDefinition:
     """The definition of a function that only cuts off."""
 
     def lower(call: Call) -> fx.Node | None:
