@@ -30,6 +30,10 @@ COMPONENTS = (
     Component("metric", "MeanKeypointDist", "carkp_carfusion.metrics:MeanKeypointDist"),
     Component("metric", "KeypointReport", "carkp_carfusion.metrics:KeypointReport"),
     Component("callback", "KeypointsViz", "carkp_carfusion.keypoints_viz:KeypointsViz"),
+    Component("converter", "pretrained:efficientnet_lite0", "carkp_carfusion.models.pretrained:efficientnet_lite0"),
+    Component(
+        "converter", "pretrained:efficientnet_lite0_rgb", "carkp_carfusion.models.pretrained:efficientnet_lite0_rgb"
+    ),
     Component("post_process", "KeypointInference", "carkp_carfusion.infer:KeypointInference"),
 )
 

@@ -86,7 +86,7 @@ def carkp_quant_scheme(node: Any, march: str) -> Any:
     """Choose how one node of the traced graph is quantized, or return None to leave it to others.
 
     Called once for each node while it is annotated, with the ``torch.fx.Node`` and the march; the first
-    answer that is not None wins. Core's own implementation is ``trylast`` and asks the march's backend.
+    answer that is not None wins. Where no plugin answers, the march's backend is asked, and then it is int8.
     """
 
 

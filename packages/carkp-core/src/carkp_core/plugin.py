@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from carkp_core.catalog import Component
 from carkp_core.commands import Command
 from carkp_core.hookspecs import hookimpl
+from carkp_core.operator import Operator
+from carkp_core.quant.operator_list import OPERATORS
 
 COMMANDS = (
     Command("calops", "carkp_core.commands.calops:calops", "Count a network's MACs and parameters."),
@@ -21,6 +23,40 @@ COMMANDS = (
     Command("config", "carkp_core.commands.config:config", "Show, check or copy a config."),
 )
 
+COMPONENTS = (
+    Component("trainer", "Trainer", "carkp_core.train.trainer:Trainer"),
+    Component(
+        "trainer", "distributed_data_parallel_trainer", "carkp_core.train.trainer:distributed_data_parallel_trainer"
+    ),
+    Component("trainer", "Calibrator", "carkp_core.train.calibrator:Calibrator"),
+    Component("trainer", "IntegerTrainer", "carkp_core.train.integer:IntegerTrainer"),
+    Component("trainer", "Predictor", "carkp_core.train.predictor:Predictor"),
+    Component("batch_processor", "MultiBatchProcessor", "carkp_core.train.processors:MultiBatchProcessor"),
+    Component("loss_collector", "collect_loss_by_index", "carkp_core.train.processors:collect_loss_by_index"),
+    Component("loss_collector", "collect_loss_by_regex", "carkp_core.train.processors:collect_loss_by_regex"),
+    Component("collate", "default_collate", "carkp_core.train.collate:default_collate"),
+    Component("metric", "LossShow", "carkp_core.train.metrics:LossShow"),
+    Component("callback", "Checkpoint", "carkp_core.train.callbacks.checkpoint:Checkpoint"),
+    Component("callback", "Validation", "carkp_core.train.callbacks.validation:Validation"),
+    Component("callback", "StatsMonitor", "carkp_core.train.callbacks.stats_monitor:StatsMonitor"),
+    Component("callback", "MetricUpdater", "carkp_core.train.callbacks.metric_updater:MetricUpdater"),
+    Component("callback", "GradScale", "carkp_core.train.callbacks.grad_scale:GradScale"),
+    Component("callback", "TensorBoard", "carkp_core.train.callbacks.tensorboard:TensorBoard"),
+    Component("schedule", "CosLrUpdater", "carkp_core.train.schedules:CosLrUpdater"),
+    Component("schedule", "PolyLrUpdater", "carkp_core.train.schedules:PolyLrUpdater"),
+    Component("schedule", "StepDecayLrUpdater", "carkp_core.train.schedules:StepDecayLrUpdater"),
+    Component("optimizer", "AdamW", "torch.optim:AdamW"),
+    Component("optimizer", "Adam", "torch.optim:Adam"),
+    Component("optimizer", "SGD", "torch.optim:SGD"),
+    Component("converter", "ModelConvertPipeline", "carkp_core.train.convert:ModelConvertPipeline"),
+    Component("converter", "LoadCheckpoint", "carkp_core.train.load_checkpoint:LoadCheckpoint"),
+    Component("converter", "LoadStage", "carkp_core.train.load_checkpoint:LoadStage"),
+    Component("converter", "LoadIntegerModel", "carkp_core.quant.load_integer:LoadIntegerModel"),
+    Component("converter", "Float2Calibration", "carkp_core.quant.converters:Float2Calibration"),
+    Component("converter", "Float2QAT", "carkp_core.quant.converters:Float2QAT"),
+    Component("converter", "QAT2Quantize", "carkp_core.quant.converters:QAT2Quantize"),
+)
+
 
 @hookimpl
 def carkp_commands() -> Iterable[Command]:
@@ -28,5 +64,10 @@ def carkp_commands() -> Iterable[Command]:
 
 
 @hookimpl
+def carkp_operators() -> Iterable[Operator]:
+    return OPERATORS
+
+
+@hookimpl
 def carkp_components() -> Iterable[Component]:
-    return ()
+    return COMPONENTS

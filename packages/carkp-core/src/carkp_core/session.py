@@ -19,7 +19,7 @@ from carkp_core.config.recipe import Recipe, build_value, where
 from carkp_core.config.show import show
 from carkp_core.config.source import run_config
 from carkp_core.context import Context
-from carkp_core.errors import CheckpointError, ConfigError
+from carkp_core.errors import ConfigError
 from carkp_core.plugins import PluginManager, plugin_manager
 from carkp_core.stages import ROOTS, STAGES, TRAINERS
 
@@ -115,16 +115,9 @@ class Session:
         CheckpointError
             When it does not exist yet.
         """
-        from carkp_core.ir.binary import read
+        from carkp_core.quant.load_integer import read_integer_graph
 
-        path = self.context.graph_path()
-        if not path.exists():
-            raise CheckpointError(
-                "there is no integer model yet",
-                where=str(path),
-                remedy=f"run `carkp train --stage int_infer --config {self.context.config_path}` first",
-            )
-        return read(path)
+        return read_integer_graph(self.context)
 
     def fast_graph(self) -> Graph:
         """The deployed network with random weights, quantized by random calibration; unknown operators stay opaque."""
