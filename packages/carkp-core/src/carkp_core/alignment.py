@@ -10,6 +10,7 @@ Legend: ``N`` batch, ``K`` keypoints, ``H W`` the network's input.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,19 +21,17 @@ import torch
 from attrs import field, frozen
 from torch import nn
 
-from carkp_core.backend import Executor, NpuBackend, Program
+from carkp_core.backend import Arrays, Executor, NpuBackend
 from carkp_core.errors import BackendError, ConfigError
 from carkp_core.ir.arithmetic import dequantize
-from carkp_core.ir.graph import Graph, GraphInput
+from carkp_core.ir.graph import Graph
 from carkp_core.programs import current_program, integer_graph
 from carkp_core.progress import progress
+from carkp_core.quant.integer_network import IntegerNetwork
 from carkp_core.session import Session
 from carkp_core.train.environment import Environment, plain_environment
-from carkp_core.train.evaluation import evaluating
 from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
 from carkp_core.train.metrics import reduced, update_metric
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 #: What is measured, in the order of the table: plain 4:4:4 integer model, both on the camera's input.
 WAYS = ("int_infer", "int_infer_nv12", "hbm")
@@ -83,86 +82,100 @@ def align_validation(
     """
     session = session.for_stage("int_infer")
     backend, graph = session.context.backend(), integer_graph(session)
-    _camera_port(graph)
+    _check_camera_port(graph)
     current = current_program(backend, graph, session.compile_options(), say)
     predictor = _predictor(session)
     with plain_environment(session.context, predictor.device) as environment:
-        subject = _Subject(backend, graph, backend.simulate(graph), current.program, session.context.march)
-        model = (
-            predictor.model_convert_pipeline(predictor.model) if predictor.model_convert_pipeline else predictor.model
-        )
-        run = _Run(subject, model, predictor.batch_processor, [copy.deepcopy(predictor.metrics) for _ in WAYS])
-        with evaluating(model):
-            for source in predictor.loaders:
-                run.over(_loader(source, session, num_samples, environment))
-        values = [reduced(metrics, environment.world) for metrics in run.metrics]
-        named = dict(zip(WAYS, values, strict=True))
+        convert = predictor.model_convert_pipeline
+        plain = convert(predictor.model) if convert else predictor.model
+        integer = _Recorder(backend.simulate(graph))
+        compiled = _Recorder(functools.partial(backend.run_program, current.program))
+        models = (plain, _on_executor(plain, graph, integer), _on_executor(plain, graph, compiled))
+        ways = [_Way(model, copy.deepcopy(predictor.metrics)) for model in models]
+        run = _Run(ways, predictor.batch_processor, (integer, compiled))
+        camera = functools.partial(_camera_batch, backend, graph, session.context.march)
+        for source in predictor.loaders:
+            run.over(_loader(source, session, num_samples, environment), camera)
+        values = [reduced(way.metrics, environment.world) for way in ways]
         counts = environment.world.gather((run.differing, run.elements, run.samples))
         differing, elements, samples = (sum(column) for column in zip(*counts, strict=True))
-        return Alignment(differing, elements, samples, named, current.compiled_because)
+        return Alignment(differing, elements, samples, dict(zip(WAYS, values, strict=True)), current.compiled_because)
+
+
+class _Recorder:
+    """An executor that keeps the integers it gave last."""
+
+    def __init__(self, executor: Callable[[Arrays, Sequence[str]], dict[str, npt.NDArray[Any]]]) -> None:
+        self._executor = executor
+        self.last: Arrays = {}
+
+    def __call__(self, inputs: Arrays, taps: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
+        outputs = self._executor(inputs, taps)
+        self.last = outputs
+        return outputs
+
+
+def _on_executor(model: nn.Module, graph: Graph, executor: Executor) -> nn.Module:
+    """The same model with its integers worked out by another executor."""
+    network = IntegerNetwork(graph, executor)
+    if not hasattr(model, "network"):
+        return network
+    twin = copy.deepcopy(model)
+    twin.network = network
+    return twin
+
+
+def _camera_batch(backend: NpuBackend, graph: Graph, march: str, images_rgb: Sequence[Any]) -> torch.Tensor:
+    """Images [H, W, 3] as the camera delivers them, as the floats that quantize to exactly those integers."""
+    port = graph.inputs[0]
+    pixels = np.stack([backend.camera_input(image, march) for image in images_rgb])
+    if pixels.shape[1:] != tuple(port.type.shape[1:]):
+        raise ConfigError(
+            "the validation images do not have the size of the network's input",
+            seen=f"{pixels.shape[2]}x{pixels.shape[3]} (height x width)",
+            allowed=f"{port.type.shape[2]}x{port.type.shape[3]}",
+            remedy="pad them to the network's size before ToTensor",
+        )
+    return torch.from_numpy(dequantize(pixels, port.type.scale))
 
 
 @frozen(eq=False)
-class _Subject:
-    """An integer model and its program."""
+class _Way:
+    """A model, and what is measured of it."""
 
-    backend: NpuBackend
-    graph: Graph
-    executor: Executor
-    program: Program
-    march: str
-
-    def answer(self, images_rgb: Sequence[npt.NDArray[np.uint8]]) -> tuple[Arrays, Arrays]:
-        """The integers of model and program for images [H, W, 3] as the camera delivers them."""
-        port = self.graph.inputs[0]
-        pixels = np.stack([self.backend.camera_input(image, self.march) for image in images_rgb])
-        if pixels.shape[1:] != tuple(port.type.shape[1:]):
-            raise ConfigError(
-                "the validation images do not have the size of the network's input",
-                seen=f"{pixels.shape[2]}x{pixels.shape[3]} (height x width)",
-                allowed=f"{port.type.shape[2]}x{port.type.shape[3]}",
-                remedy="pad them to the network's size before ToTensor",
-            )
-        inputs = {port.name: pixels}
-        return self.executor(inputs), self.backend.run_program(self.program, inputs)
+    model: nn.Module
+    metrics: Sequence[Any]
 
 
 class _Run:
     """The counts over all batches."""
 
-    def __init__(self, subject: _Subject, model: nn.Module, processor: Any, metrics: Sequence[Sequence[Any]]) -> None:
-        self._subject = subject
-        self._model = model
+    def __init__(self, ways: Sequence[_Way], processor: Any, compared: tuple[_Recorder, _Recorder]) -> None:
+        self._ways = ways
         self._processor = processor
-        self.metrics = metrics
+        self._compared = compared
         self.differing = self.elements = self.samples = 0
-        for group in metrics:
-            for metric in group:
+        for way in ways:
+            way.model.eval()
+            for metric in way.metrics:
                 metric.reset()
 
-    def over(self, loader: EpochLoader) -> None:
+    def over(self, loader: EpochLoader, camera: Callable[[Sequence[Any]], torch.Tensor]) -> None:
         """Take in a data set."""
         with progress("align", len(loader)) as advance:
             for images, raw in loader.epoch(0):
-                batch, plain = self._processor.evaluate(self._model, raw)
-                integers, compiled = self._subject.answer(images)
-                for name, expected in integers.items():
-                    self.differing += int(np.count_nonzero(expected != compiled[name]))
-                    self.elements += expected.size
+                seen = {**raw, "img": camera(images)}
+                for way, batch in zip(self._ways, (raw, seen, seen), strict=True):
+                    update_metric(way.metrics, *self._processor.evaluate(way.model, batch))
+                self._compare()
                 self.samples += len(images)
-                answers = (plain, self._decoded(integers), self._decoded(compiled))
-                for metrics, answer in zip(self.metrics, answers, strict=True):
-                    update_metric(metrics, batch, answer)
                 advance(note=f"{self.differing} differing")
 
-    def _decoded(self, outputs: Arrays) -> Any:
-        """The model's answer made of a graph's integers."""
-        types = self._subject.graph.types()
-        tensors = [torch.from_numpy(dequantize(outputs[n], types[n].scale)) for n in self._subject.graph.outputs]
-        answer = tensors[0] if len(tensors) == 1 else tuple(tensors)
-        post_process = getattr(self._model, "post_process", None)
-        with torch.inference_mode():
-            return answer if post_process is None else post_process(answer)
+    def _compare(self) -> None:
+        integer, compiled = (recorder.last for recorder in self._compared)
+        for name, expected in integer.items():
+            self.differing += int(np.count_nonzero(expected != compiled[name]))
+            self.elements += expected.size
 
 
 class _Paired(torch.utils.data.Dataset[tuple[Any, Any]]):
@@ -241,8 +254,8 @@ def _predictor(session: Session) -> Any:
     return session.predictor("int_infer")
 
 
-def _camera_port(graph: Graph) -> GraphInput:
-    """The graph's only input, once it is sure that centred pixels go into it unchanged."""
+def _check_camera_port(graph: Graph) -> None:
+    """Refuse a graph into which centred pixels do not go unchanged."""
     port = graph.inputs[0]
     fits = len(port.type.shape) == 4 and port.type.shape[1] == 3 and port.type.dtype == "int8"
     if len(graph.inputs) > 1 or not fits or np.float32(port.type.scale) != np.float32(1 / 128):
@@ -253,4 +266,3 @@ def _camera_port(graph: Graph) -> GraphInput:
             allowed="one int8 image (1, 3, H, W) of pixel - 128, scale 1/128",
             remedy="end the transforms with ToTensor(to_yuv=True), Normalize(mean=128.0, std=128.0)",
         )
-    return port
