@@ -116,7 +116,7 @@ def pool(instruction: isa.Pool, reads: Reads, target: Target) -> None:
     walk = loops.window_sum if instruction.mode else loops.window_maximum
     walk(memory, rows, start, source.pixel_pitch // source.dtype, columns, source.width, acc)
     if not instruction.last:
-        _scatter(target, acc.reshape(len(acc), -1, 1), 4)
+        _scatter(target, acc.reshape(len(acc), -1), 4)
         return
     result: IntArray = acc
     if instruction.mode:

@@ -1,0 +1,255 @@
+"""Tile plans and offsets -> instructions with debug entries, in program order and without waits yet.
+
+For each tile: loads of what it needs and does not have, then its computation, then the store of its result when the
+tensor (also) lives in DDR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from attrs import frozen
+
+from carkp_bpu.compiler.group import Layer, Model
+from carkp_bpu.compiler.homes import Constants
+from carkp_bpu.compiler.lowering.movement import InDdr, Movement
+from carkp_bpu.compiler.maps import Parameters, Region, Step, TensorMap, Tile, Window, pixel_pitch, whole
+from carkp_bpu.compiler.reside import Placement, Target, buffer_name, resident_name
+from carkp_bpu.compiler.tile import MapBuffer, TilePlan
+from carkp_bpu.hbm import isa
+from carkp_bpu.hbm.debug import DebugTable, InstructionInfo, Operand, Piece, TensorInfo
+from carkp_bpu.hbm.geometry import Span
+
+
+@frozen
+class Emitted:
+    """Instructions in program order and the debug table that goes with them."""
+
+    instructions: tuple[isa.Instruction, ...]
+    debug: DebugTable
+
+
+def emit(
+    model: Model,
+    placement: Placement,
+    homes: Mapping[str, int],
+    parameters: Mapping[tuple[int, Span], int],
+    target: Target,
+) -> Emitted:
+    """Instructions of the whole network.
+
+    Parameters
+    ----------
+    model, placement, target:
+        Layers, their tiles and offsets, the machine.
+    homes:
+        DDR address of every tensor that has one, by root name.
+    parameters:
+        DDR address of the parameter block of (layer, channel slice).
+    """
+    emitter = _Emitter(model, placement, homes, parameters, target)
+    for index, layer in enumerate(model.layers):
+        emitter.layer(index, layer)
+    return emitter.finish()
+
+
+def store_parameters(model: Model, placement: Placement, constants: Constants) -> dict[tuple[int, Span], int]:
+    """Put every slice's parameter block into the constants, in the order of use."""
+    found: dict[tuple[int, Span], int] = {}
+    for index, (layer, plan) in enumerate(zip(model.layers, placement.plans, strict=True)):
+        if not plan.parameter_slots:
+            continue
+        for tile in plan.tiles:
+            key = (index, tile.region.channels)
+            if key not in found:
+                found[key] = constants.add(b"".join(layer.lowering.parameters(tile.region.channels)))
+    return found
+
+
+class _Emitter:
+    def __init__(
+        self,
+        model: Model,
+        placement: Placement,
+        homes: Mapping[str, int],
+        parameters: Mapping[tuple[int, Span], int],
+        target: Target,
+    ) -> None:
+        self._model, self._placement, self._homes, self._parameters = model, placement, homes, parameters
+        self._align = target.march.channel_align
+        self._offsets = placement.sram.offsets
+        self._outputs = {model.root(name) for name in model.graph.outputs}
+        self._instructions: list[isa.Instruction] = []
+        self._infos: list[InstructionInfo] = []
+        self._tensors: list[TensorInfo] = [TensorInfo(n, m.dtype, m.shape) for n, m in model.maps.items()]
+        self._numbers = {info.name: number for number, info in enumerate(self._tensors)}
+        self._ready: dict[str, int] = {}
+        self._layer = 0
+
+    def finish(self) -> Emitted:
+        layers = tuple(layer.info for layer in self._model.layers)
+        debug = DebugTable(layers, tuple(self._tensors), tuple(self._infos), tuple(self._pieces()))
+        return Emitted(tuple(self._instructions), debug)
+
+    def layer(self, index: int, layer: Layer) -> None:
+        """All tiles of a layer."""
+        self._layer = index
+        plan = self._placement.plans[index]
+        for k, tile in enumerate(plan.tiles):
+            windows = [self._input(index, layer, slot, plan, k) for slot in range(len(layer.inputs))]
+            block = self._load_parameters(index, layer, plan, k)
+            output = self._output(index, layer, plan, tile, k)
+            if isinstance(layer.lowering, Movement) and self._streams(layer.inputs[0]):
+                root = self._model.root(layer.inputs[0])
+                source = InDdr(self._numbers[root], self._homes[root])
+                self._add(layer.lowering.emit_gather(tile, source, output))
+            else:
+                partial = self._offsets.get(buffer_name(index, "partial"), 0)
+                self._add(layer.lowering.emit(tile, windows, output, block, partial))
+            if tile.last_part and (plan.output is not None or layer.output in self._outputs):
+                self._add(self._transfer(isa.Store, self._homes[layer.output], tile.region, output))
+        self._ready[layer.output] = len(self._instructions) - 1
+
+    def _add(self, steps: Iterator[Step]) -> None:
+        for step in steps:
+            self._instructions.append(step.instruction)
+            self._infos.append(InstructionInfo(self._layer, step.operands))
+
+    def _streams(self, name: str) -> bool:
+        return self._model.root(name) not in self._placement.resident
+
+    def _input(self, index: int, layer: Layer, slot: int, plan: TilePlan, k: int) -> Window:
+        """The window of an input for tile ``k``, its loads done."""
+        name = layer.inputs[slot]
+        if not self._streams(name):
+            return self._resident(name)
+        buffer = plan.inputs[slot]
+        needs = layer.lowering.regions(plan.tiles[k])[slot]
+        if buffer is None or needs is None:
+            return self._window(name, 0, MapBuffer(1, 1, 1, 4), whole(self._model.maps[name]))
+        address = self._offsets[buffer_name(index, "input", slot)]
+        first_row = 0 if plan.rolling else needs.rows[0]
+        window = self._window(name, address, buffer, needs, first_row)
+        load = plan.loads[k][slot]
+        if load is not None:
+            self._add(self._transfer(isa.Load, self._homes[self._model.root(name)], load, window))
+        return window
+
+    def _load_parameters(self, index: int, layer: Layer, plan: TilePlan, k: int) -> Parameters:
+        if not plan.parameter_slots:
+            return Parameters((), 0)
+        channels = plan.tiles[k].region.channels
+        slot, load = plan.slots[k]
+        address = self._offsets[buffer_name(index, "parameters", slot)]
+        sizes = layer.lowering.parameter_sizes(channels)
+        number = self._number(f"{layer.output}:parameters[{channels[0]}:{channels[1]}]")
+        if load:
+            made = isa.Load(
+                isa.NO_WAITS, self._parameters[index, channels], address, (1, 1, 1, sum(sizes)), (0, 0, 0), (0, 0, 0)
+            )
+            self._add(iter([Step(made, (Operand(number), Operand(number)))]))
+        return Parameters(tuple(address + sum(sizes[:i]) for i in range(len(sizes))), number)
+
+    def _output(self, index: int, layer: Layer, plan: TilePlan, tile: Tile, k: int) -> Window:
+        if plan.output is None:
+            return self._resident(layer.output)
+        # All parts of a tile leave their result in one buffer.
+        turn = sum(other.last_part for other in plan.tiles[:k]) % plan.output_buffers
+        address = self._offsets[buffer_name(index, "output", turn)]
+        return self._window(layer.output, address, plan.output, tile.region, tile.region.rows[0])
+
+    def _resident(self, name: str) -> Window:
+        tensor = self._model.maps[name]
+        pitch = pixel_pitch(tensor.channels, tensor.itemsize, self._align)
+        buffer = MapBuffer(tensor.height, tensor.width, tensor.channels, pitch)
+        return self._window(name, self._offsets[resident_name(self._model.root(name))], buffer, whole(tensor))
+
+    def _window(self, name: str, address: int, buffer: MapBuffer, holds: Region, first_row: int = 0) -> Window:
+        root = self._model.root(name)
+        return Window(
+            tensor=self._numbers[root],
+            map=self._model.maps[name],
+            address=address,
+            channels=holds.channels,
+            pixel_pitch=buffer.pixel_pitch,
+            row_pitch=buffer.row_pitch,
+            ring_rows=buffer.rows,
+            first_row=first_row,
+            first_column=holds.columns[0],
+            rows_followed=self._model.one_row_order(root),
+        )
+
+    def _transfer(
+        self, kind: type[isa.Load] | type[isa.Store], home: int, region: Region, window: Window
+    ) -> Iterator[Step]:
+        """Move a region between its dense place in DDR and a window; one instruction where the ring does not wrap."""
+        tensor = window.map
+        size = tensor.itemsize
+        pixel, row = tensor.channels * size, tensor.width * tensor.channels * size
+        _, columns, channels = region.counts
+        joined = channels == tensor.channels and window.pixel_pitch == pixel
+        run, pixels = (columns * pixel, 1) if joined else (channels * size, columns)
+        for rows in window.runs(region.rows):
+            count = rows[1] - rows[0]
+            made = kind(
+                isa.NO_WAITS,
+                home + rows[0] * row + region.columns[0] * pixel + region.channels[0] * size,
+                window.place(rows[0], region.columns[0], region.channels[0]),
+                (count, pixels, 1, run),
+                (row, pixel, 0),
+                (window.row_pitch, window.pixel_pitch, 0),
+            )
+            operand = window.operand(rows[0])
+            yield Step(made, (operand, operand))
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self._tensors)
+            self._tensors.append(TensorInfo(name, "int8"))
+        return self._numbers[name]
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Where every tensor can be read once it is made, other names included."""
+        for name, tensor in self._model.maps.items():
+            root = self._model.root(name)
+            ready = self._ready.get(root, 0)
+            if root in self._placement.resident:
+                yield _piece(self._numbers[name], self._resident(name), ready)
+            elif root in self._homes:
+                yield _ddr_piece(self._numbers[name], tensor, self._homes[root], ready)
+
+
+def _piece(number: int, window: Window, ready: int) -> Piece:
+    tensor = window.map
+    return Piece(
+        tensor=number,
+        in_ddr=False,
+        ready=ready,
+        address=window.address,
+        rows=(0, tensor.height),
+        columns=(0, tensor.width),
+        channels=(0, tensor.channels),
+        pixel_pitch=window.pixel_pitch,
+        row_pitch=window.row_pitch,
+        ring_rows=window.ring_rows,
+        first_row=window.first_row,
+        first_column=window.first_column,
+    )
+
+
+def _ddr_piece(number: int, tensor: TensorMap, address: int, ready: int) -> Piece:
+    pixel = tensor.channels * tensor.itemsize
+    return Piece(
+        tensor=number,
+        in_ddr=True,
+        ready=ready,
+        address=address,
+        rows=(0, tensor.height),
+        columns=(0, tensor.width),
+        channels=(0, tensor.channels),
+        pixel_pitch=pixel,
+        row_pitch=tensor.width * pixel,
+        ring_rows=tensor.height,
+        first_row=0,
+        first_column=0,
+    )

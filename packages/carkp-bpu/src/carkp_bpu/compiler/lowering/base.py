@@ -1,0 +1,68 @@
+"""What a layer tells the compiler: which input a tile needs, its parameters, its instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from carkp_bpu.compiler.maps import Parameters, Region, Step, TensorMap, Tile, Window
+from carkp_bpu.hbm.geometry import Span
+
+
+class Lowering:
+    """How one layer is computed tile by tile.
+
+    Attributes
+    ----------
+    output, inputs:
+        The layer's tensors.
+    channel_step:
+        Slices of output channels begin at multiples of this; the number of channels when they cannot be sliced.
+    kernel_rows:
+        Rows of the window when a layer can be summed in parts, else 1.
+    """
+
+    #: Reads its input wherever it lies, in DDR too, without a buffer in between.
+    gathers: ClassVar[bool] = False
+
+    output: TensorMap
+    inputs: tuple[TensorMap, ...]
+    channel_step: int = 1
+    kernel_rows: int = 1
+
+    def regions(self, tile: Tile) -> tuple[Region | None, ...]:
+        """What a tile needs of each input; None for nothing."""
+        raise NotImplementedError
+
+    def parameters(self, channels: Span) -> tuple[bytes, ...]:
+        """Parameter pieces of a slice of output channels."""
+        return ()
+
+    def parameter_sizes(self, channels: Span) -> tuple[int, ...]:
+        """Bytes of each piece, without making them."""
+        return tuple(len(piece) for piece in self.parameters(channels))
+
+    def partial_bytes(self, tile: Tile) -> int:
+        """Accumulators in SRAM for a tile that is computed in parts."""
+        return 0
+
+    def emit(
+        self, tile: Tile, inputs: Sequence[Window], output: Window, parameters: Parameters, partial: int
+    ) -> Iterator[Step]:
+        """The instructions of a tile; windows hold at least the tile's regions."""
+        raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer, for the planner's estimate of time."""
+        return 0
+
+
+def nothing() -> Region:
+    """An empty region."""
+    return Region((0, 0), (0, 0), (0, 0))
+
+
+def needed(region: Region) -> Region | None:
+    """The region, or None when it is empty."""
+    return None if region.empty else region
