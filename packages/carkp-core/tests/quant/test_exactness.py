@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from carkp_core.ir.graph import Graph
 from carkp_core.quant.convert import convert
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
+from carkp_core.quant.settings import QAT_MODES, quant_settings
 
 torch.set_num_threads(1)
 
@@ -227,3 +229,24 @@ def test_outputs_do_not_depend_on_the_batch() -> None:
     together = network(x)["heat"]
     assert torch.equal(together, torch.cat([network(x[i : i + 1])["heat"] for i in range(3)]))
     assert np.isfinite(together.detach().numpy()).all()
+
+
+@pytest.mark.parametrize("mode", QAT_MODES)
+def test_a_trained_network_equals_its_own_integer_model(mode: str) -> None:
+    torch.manual_seed(7)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual([nn.Conv2d(8, 8, 1)], False),
+        nn.ConvTranspose2d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+    x, target = torch.randn(8, 3, 8, 8), torch.randn(8, 2, 16, 16)
+    network = calibrated(net, x, settings=quant_settings(mode, {"activation_qat_observer": "min_max"})).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    losses = []
+    for _ in range(20):
+        loss = F.mse_loss(network(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    assert differing(network.eval(), convert(network, "net"), x) == {}

@@ -1,4 +1,4 @@
-"""The converters that a config's ``ModelConvertPipeline`` names: Float2Calibration, Float2QAT, QAT2Quantize.
+"""The converters that a config's ``ModelConvertPipeline`` names: Float2Calibration, Float2QAT, QAT2Quantize ...
 
 Each takes a model and returns it with its deployable part (``model.network``, or the whole model) replaced.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from carkp_core.errors import ConfigError, QuantizationError
+from carkp_core.errors import CheckpointError, ConfigError, QuantizationError
+from carkp_core.ir.binary import read
+from carkp_core.ir.graph import Graph
+from carkp_core.ir.operators import OPERATIONS
 from carkp_core.quant.convert import convert
 from carkp_core.quant.integer_network import IntegerNetwork
+from carkp_core.quant.lower import operations
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
 from carkp_core.quant.settings import QuantSettings, observer_factory, quant_settings
@@ -47,7 +52,7 @@ class _Converter:
             )
         return given  # type: ignore[no-any-return]
 
-    def _prepared(self, network: nn.Module, keep_batch_norm: bool) -> QuantizedNetwork:
+    def _prepared(self, network: nn.Module) -> QuantizedNetwork:
         scales = {} if self._context is None else dict(self._context.input_scales)
         return prepare(
             network,
@@ -55,7 +60,6 @@ class _Converter:
             context=self._context,
             settings=self._settings,
             input_scales=scales,
-            keep_batch_norm=keep_batch_norm,
         )
 
 
@@ -70,7 +74,7 @@ class Float2Calibration(_Converter):
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Convert."""
-        network = self._prepared(deployed(model), keep_batch_norm=False)
+        network = self._prepared(deployed(model))
         catalog = None if self._context is None else self._context.catalog
         factory = observer_factory(self._settings.calibration_observer, self._settings.calibration_kwargs, catalog)
         network.default_observer = factory
@@ -100,8 +104,44 @@ class Float2QAT(_Converter):
         if isinstance(network, QuantizedNetwork):
             network.train()
             return model
-        made = self._prepared(network, keep_batch_norm=self._settings.qat_mode != "fuse_bn")
-        return replaced(model, made.train())
+        return replaced(model, self._prepared(network).train())
+
+
+class LoadIntegerModel:
+    """Replace the deployable network by the integer model that ``train --stage int_infer`` wrote.
+
+    Parameters
+    ----------
+    path:
+        The model's binary form; by default the config's own.
+
+    Raises
+    ------
+    CheckpointError
+        When it does not exist, or was converted for another march.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, context: Any) -> None:
+        self._path = Path(path) if path is not None else context.graph_path()
+        self._context = context
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Read and replace."""
+        if not self._path.exists():
+            raise CheckpointError(
+                "there is no integer model yet",
+                where=str(self._path),
+                remedy=f"run `carkp train --stage int_infer --config {self._context.config_path}` first",
+            )
+        graph = read(self._path, (*OPERATIONS, *operations(self._context)))
+        march = graph.metadata.get("march", self._context.march)
+        if march != self._context.march:
+            raise CheckpointError(
+                f"the integer model was converted for march {march!r}, not for {self._context.march!r}",
+                where=str(self._path),
+                remedy=f"use --march {march}, or calibrate and convert again with --march {self._context.march}",
+            )
+        return replaced(model, integer_network(graph, self._context))
 
 
 class QAT2Quantize(_Converter):
@@ -128,10 +168,15 @@ class QAT2Quantize(_Converter):
         name = "model" if self._context is None else self._context.task or "model"
         march = {} if self._context is None else {"march": self._context.march}
         graph = convert(network.eval(), name, None, march | self._metadata)
-        backend = None if self._context is None else self._context.backend_or_none()
-        if backend is None:
-            log.warning("no NPU backend is installed: int_infer runs on the slow reference executor")
-        return replaced(model, IntegerNetwork(graph, None if backend is None else backend.simulate(graph)))
+        return replaced(model, integer_network(graph, self._context))
+
+
+def integer_network(graph: Graph, context: Any) -> IntegerNetwork:
+    """An integer model on the march's simulator, or on the reference executor when no backend is installed."""
+    backend = None if context is None else context.backend_or_none()
+    if backend is None:
+        log.warning("no NPU backend is installed: int_infer runs on the slow reference executor")
+    return IntegerNetwork(graph, None if backend is None else backend.simulate(graph))
 
 
 def deployed(model: nn.Module) -> nn.Module:

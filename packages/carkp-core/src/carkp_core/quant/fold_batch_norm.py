@@ -4,7 +4,7 @@ Before::  Conv2d(w, b) -> BatchNorm          After::  Conv2d(w', b')
           BatchNorm                                   Conv2d(depthwise, 1x1)
 
 Where the convolution has no other reader and nothing fused. Any other batch norm is a depthwise 1x1 convolution.
-With ``keep`` (QAT's ``with_bn`` modes) the batch norm moves into the layer instead and is folded at each evaluation.
+In QAT's ``with_bn`` modes the batch norm moves into the layer instead and is folded at each evaluation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from carkp_core.quant.ops.batch_norm import BatchNorm
 from carkp_core.quant.ops.convolution import Weighted, fold
 
 
-def fold_batch_norm(layers: LayerGraph, keep: bool = False) -> None:
+def fold_batch_norm(layers: LayerGraph, qat_mode: str = "fuse_bn") -> None:
     """Fold or replace every batch norm."""
     for node in layers:
         norm = layers.layer(node)
@@ -26,10 +26,10 @@ def fold_batch_norm(layers: LayerGraph, keep: bool = False) -> None:
         (before,) = layers.sources(node)
         weighted = layers.layer(before)
         if isinstance(weighted, Weighted) and weighted.bn is None and layers.only_user(before) is node:
-            if keep:
-                weighted.bn = norm.bn
-            else:
+            if qat_mode == "fuse_bn":
                 _fold(weighted, norm)
+            else:
+                weighted.bn, weighted.reverse_fold = norm.bn, qat_mode == "with_bn_reverse_fold"
             layers.replace(node, before)
             continue
         with layers.graph.inserting_before(node):

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from carkp_core.errors import QuantizationError
+from carkp_core.ir.graph import Operation
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.operator_list import OPERATORS
 from carkp_core.quant.operators import Call, OperatorDefinition, bind
@@ -40,6 +41,11 @@ def definitions(context: Any = None) -> tuple[OperatorDefinition, ...]:
         own = [d for record in OPERATORS for d in _as_tuple(record.resolve())]
         found = [d for d in found if d not in own] + [d for d in found if d in own]
     return tuple(found)
+
+
+def operations(context: Any) -> tuple[type[Operation], ...]:
+    """The IR operators that plugins add to core's, for reading integer models."""
+    return tuple(dict.fromkeys(kind for definition in definitions(context) for kind in definition.operations))
 
 
 def lower(trace: Trace, known: Sequence[OperatorDefinition]) -> LayerGraph:

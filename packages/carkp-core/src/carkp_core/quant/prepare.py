@@ -28,7 +28,6 @@ def prepare(
     context: Any = None,
     settings: QuantSettings | None = None,
     input_scales: Mapping[str, float] | None = None,
-    keep_batch_norm: bool = False,
 ) -> QuantizedNetwork:
     """Trace, lower, fold, fuse and annotate a network.
 
@@ -41,11 +40,9 @@ def prepare(
     context:
         Plugins, march and backend; None for core's operators and int8 everywhere.
     settings:
-        Observers for QAT.
+        Observers for QAT, and whether batch norm is folded now (``fuse_bn``) or at each evaluation.
     input_scales:
         Input name -> step, where it is fixed; others are observed.
-    keep_batch_norm:
-        For QAT's ``with_bn`` modes.
 
     Raises
     ------
@@ -55,11 +52,11 @@ def prepare(
     known = definitions(context)
     traced = trace(network, example_inputs, lambda module: any(d.recognises(module) for d in known))
     layers = lower(traced, known)
-    fold_batch_norm(layers, keep_batch_norm)
+    settings = settings or QuantSettings()
+    fold_batch_norm(layers, settings.qat_mode)
     simplify(layers)
     fuse(layers)
     annotate(layers, context)
-    settings = settings or QuantSettings()
     catalog = None if context is None else context.catalog
     follow = None
     if settings.qat_observer not in (None, "fixed_scale"):

@@ -14,9 +14,15 @@ from torch import Tensor, fx, nn
 from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
-from carkp_core.quant.constants import WeightedConstants, raised_scale, tensor_multiplier, weighted_constants
+from carkp_core.quant.constants import (
+    WEIGHT_LIMIT,
+    WeightedConstants,
+    raised_scale,
+    tensor_multiplier,
+    weighted_constants,
+)
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, float_input
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_tensor
 
 Tlbr = tuple[int, int, int, int]
@@ -36,6 +42,7 @@ class Weighted(Layer):
         self.groups = groups
         #: Batch norm that QAT keeps beside the weights (``with_bn``); evaluation folds its running statistics.
         self.bn: nn.BatchNorm2d | None = None
+        self.reverse_fold = False
 
     @property
     def out_channels(self) -> int:
@@ -91,6 +98,29 @@ class Weighted(Layer):
         if c.products_bound < exact.FLOAT32_BOUND:
             return self.convolve(x.values, whole, None), offset
         return self.convolve(x.values.double(), whole.double(), None), offset
+
+    def train_with_batch_norm(self, x: QTensor, residual: QTensor | None, sign: float) -> QTensor:
+        """QAT with the batch's own statistics: quantized weights, float batch norm, quantized output.
+
+        With ``reverse_fold`` the weights are quantized as evaluation will have them, scaled by the running statistics,
+        and the sum is scaled back; otherwise as they are. Per channel the two differ in roundings only.
+        """
+        assert self.bn is not None
+        c = self.constants(x, residual)
+        weight, factor = self.weight, torch.ones_like(c.scale_w)
+        if self.reverse_fold:
+            assert self.bn.running_var is not None
+            factor = (self.bn.weight.detach() * (self.bn.running_var + self.bn.eps).rsqrt()).double()
+            factor = torch.where(factor.abs() < 1e-6, torch.full_like(factor, 1e-6), factor)
+        scaled = self.rows(weight) * factor[:, None].float()
+        scale_w = (scaled.detach().abs().amax(dim=1) / WEIGHT_LIMIT).clamp_min(1e-30)[:, None]
+        steps = (scaled.detach() / scale_w).round_() * scale_w
+        rows = exact.through(scaled, steps, 1.0) / factor[:, None].float()
+        y = self.bn(self.convolve(float_input(x), self.unrows(rows), self.bias))
+        if residual is not None:
+            y = y + sign * float_input(residual)
+        lo, hi = self.bounds.limits(c.scale_y, self.dtype)
+        return QTensor(exact.quantize(y, c.scale_y, lo, hi), c.scale_y, self.dtype)
 
     def unrows_scale(self, scale_w: Tensor) -> Tensor:
         """s_w shaped to broadcast over the weight."""
@@ -154,6 +184,8 @@ class Conv2d(Weighted):
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
         x, residual = inputs[0], inputs[1] if self.residual else None
+        if self.bn is not None and self.training:
+            return self.train_with_batch_norm(x, residual, -1.0 if self.residual == "-" else 1.0)
         c = self.constants(x, residual)
         acc, bias = self.accumulate(x, c)
         lo, hi = self.bounds.limits(c.scale_y, self.dtype)
@@ -223,6 +255,8 @@ class ConvTranspose2d(Weighted):
         return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups)
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
+        if self.bn is not None and self.training:
+            return self.train_with_batch_norm(inputs[0], None, 1.0)
         c = self.constants(inputs[0])
         acc, bias = self.accumulate(inputs[0], c)
         lo, hi = self.bounds.limits(c.scale_y, self.dtype)

@@ -75,9 +75,7 @@ def call_name(function: Any) -> str:
     return f"{module}.{name}"
 
 
-def make_opaque(
-    function: Callable[..., Any], args: Any, kwargs: Any, pick: Any = None
-) -> tuple[Opaque, list[fx.Node]]:
+def make_opaque(function: Callable[..., Any], args: Any, kwargs: Any, pick: Any = None) -> tuple[Opaque, list[fx.Node]]:
     """The opaque layer of a call whose tensor arguments are nodes, and those nodes in the layer's order."""
     inputs: list[fx.Node] = []
 
