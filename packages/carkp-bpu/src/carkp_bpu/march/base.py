@@ -269,6 +269,12 @@ class March:
         return self.hardware.macs_per_cycle.value
 
     @property
+    def mac_block(self) -> tuple[int, int, int]:
+        """Pixels along W, input channels and output channels of one step; a tile that doesn't fill it wastes lanes."""
+        hardware = self.hardware
+        return hardware.mac_pixels.value, hardware.mac_in_channels.value, hardware.mac_out_channels.value
+
+    @property
     def vector_bytes_per_cycle(self) -> float:
         """Bytes of feature maps that an engine reads and writes in a cycle."""
         return self.costs.feature_bytes_per_cycle.value

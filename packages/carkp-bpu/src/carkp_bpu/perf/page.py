@@ -52,12 +52,7 @@ def _cards(report: PerformanceReport, profile: Profile) -> list[dict[str, str]]:
         _card("Latency", f"{report.latency_ms:.3f}", "ms", f"one frame alone, {launch:.0f} us of it launch"),
         _card("Throughput", f"{report.fps:,.0f}", "frames/s", f"one core, {profile.device_ms:.3f} ms a frame"),
         _card("DDR traffic of a frame", _bytes(moved), "", ratio),
-        _card(
-            "DDR rate, average",
-            f"{moved * report.fps / 1e9:.2f}",
-            "GB/s",
-            f"of {profile.march.ddr_bytes_per_s / 1e9:.2f} GB/s",
-        ),
+        _card("DDR rate, average", f"{rate:.2f}", "GB/s", f"of {most:.2f} GB/s"),
         _card("Utilisation", f"{100 * profile.utilisation:.1f}", "%", f"{profile.ops / 1e9:.3f} G operations a frame"),
         _card("On-chip peak", _bytes(report.sram_peak_bytes), "", memory),
     ]
