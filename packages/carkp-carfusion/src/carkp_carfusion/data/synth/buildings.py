@@ -5,6 +5,8 @@ Shapes: ``H W`` the picture.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -12,7 +14,7 @@ from carkp_carfusion.data.synth.camera import Camera
 from carkp_carfusion.data.synth.light import Light
 from carkp_carfusion.data.synth.noise import TILE_PX, rough_tile
 from carkp_carfusion.data.synth.place import Block
-from carkp_carfusion.data.synth.types import Array
+from carkp_carfusion.data.synth.types import Array, Image
 
 _PX_PER_M = 16
 _SHIFT = 4
@@ -44,14 +46,13 @@ def paint_block(picture: Array, camera: Camera, block: Block, light: Light) -> N
             continue
         width = float(np.linalg.norm(b - a))
         sunlit = max(0.0, float(np.dot([*normal, 0.0], light.to_sun)))
-        lit = light.ambient + light.sun * sunlit
-        facade = _facade(round(width * _PX_PER_M), round(block.height * _PX_PER_M), block) * lit.astype(np.float32)
+        facade = _facade(round(width * _PX_PER_M), round(block.height * _PX_PER_M), block)
         to_pixels = camera.plane_homography(a + up, (b - a) / width / _PX_PER_M, np.array([0, 0, -1 / _PX_PER_M]))
-        _lay(picture, facade, to_pixels, pixels)
+        _lay(picture, facade, to_pixels, pixels, light.ambient + light.sun * np.float32(sunlit))
 
 
-def _lay(picture: Array, texture: Array, to_pixels: Array, polygon: Array) -> None:
-    """Warp a texture into the part of the picture inside a polygon of pixels."""
+def _lay(picture: Array, texture: Image, to_pixels: Array, polygon: Array, lit: Array) -> None:
+    """Warp a texture, times the light [3] on it, into the part of the picture inside a polygon of pixels."""
     height, width = picture.shape[:2]
     x0, y0 = np.clip(np.floor(polygon.min(axis=0)).astype(int), 0, [width, height])
     x1, y1 = np.clip(np.ceil(polygon.max(axis=0)).astype(int) + 1, 0, [width, height])
@@ -66,11 +67,12 @@ def _lay(picture: Array, texture: Array, to_pixels: Array, polygon: Array) -> No
         texture, move @ to_pixels, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     region = picture[y0:y1, x0:x1]
-    region += (warped - region) * (mask.astype(np.float32) / 255)[:, :, None]
+    region += (warped * lit - region) * (mask.astype(np.float32) / 255)[:, :, None]
 
 
-def _facade(width: int, height: int, block: Block) -> Array:
-    """A wall with storeys of windows, float32 [height, width, 3]; the ground floor has doors and shop windows."""
+@lru_cache(maxsize=128)  # a sequence's frames show the same houses; `Block` hashes by identity
+def _facade(width: int, height: int, block: Block) -> Image:
+    """A wall with storeys of windows, uint8 [height, width, 3]; the ground floor has shop windows."""
     tile = rough_tile()
     rows, columns = np.arange(max(height, 8)), np.arange(max(width, 8))
     wall = np.array(block.colour) * (1 + 0.05 * tile[np.ix_(rows % TILE_PX, columns % TILE_PX)])[:, :, None]
@@ -93,4 +95,4 @@ def _facade(width: int, height: int, block: Block) -> Array:
             if not ground_floor and chance < -0.9:
                 cv2.rectangle(image, (left, top), (right, (top + bottom) // 2), (208, 214, 216), -1)  # a blind
     image[:6] = np.clip(np.array(block.colour) * 0.7, 0, 255).astype(np.uint8)
-    return image.astype(np.float32)
+    return image

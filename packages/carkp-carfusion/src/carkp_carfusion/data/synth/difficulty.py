@@ -72,9 +72,9 @@ class Difficulty:
 
 EASY = Difficulty(
     name="easy",
-    cars=(4, 6),
-    apparent_length=(0.20, 0.42),
-    max_overlap=0.06,
+    cars=(4, 7),
+    apparent_length=(0.17, 0.40),
+    max_overlap=0.12,
     truncation=0.0,
     occluders=(0, 1),
     street_objects=(2, 5),

@@ -16,15 +16,12 @@ from carkp_carfusion.data.synth.coat import Coat, dress
 from carkp_carfusion.data.synth.difficulty import Difficulty
 from carkp_carfusion.data.synth.light import Light, make_light
 from carkp_carfusion.data.synth.mesh import Mesh
-from carkp_carfusion.data.synth.place import Place, camera_site, candidate_poses, hidden_by_blocks
-from carkp_carfusion.data.synth.shapes import STYLES, vary
+from carkp_carfusion.data.synth.place import Place, camera_site, hidden_by_blocks
+from carkp_carfusion.data.synth.placement import Spot, choose_spots
 from carkp_carfusion.data.synth.sprites import OCCLUDER_KINDS, STREET_KINDS, Sprite
 from carkp_carfusion.data.synth.types import Array
 
-#: The length that `Difficulty.apparent_length` speaks of.
-MIDDLING_LENGTH_M = 4.5
-_CANDIDATES = 900
-_MIN_DEPTH_M = 1.2
+_CAMERA_TRIES = 4
 
 
 @frozen(eq=False)
@@ -89,16 +86,21 @@ def make_scene(
 ) -> Scene:
     """Draw a scene; a camera that finds too few cars is replaced a few times."""
     wanted = int(rng.integers(difficulty.cars[0], difficulty.cars[1] + 1))
-    best: tuple[Camera, list[Car]] | None = None
-    for _ in range(4):
+    best: tuple[Camera, list[Spot]] | None = None
+    for _ in range(_CAMERA_TRIES):
         camera = _camera(place, size_wh, rng)
-        cars = _place_cars(camera, place, difficulty, wanted, rng)
-        if best is None or len(cars) > len(best[1]):
-            best = camera, cars
-        if len(cars) >= min(wanted, difficulty.cars[0]):
+        spots = choose_spots(camera, place, difficulty, wanted, rng)
+        if best is None or len(spots) > len(best[1]):
+            best = camera, spots
+        if len(spots) >= difficulty.cars[0]:
             break
     assert best is not None
-    camera, cars = best
+    camera, spots = best
+    cars = []
+    for spot in spots:
+        body = build(spot.shape, rng)
+        x, y, yaw = (float(v) for v in spot.pose)
+        cars.append(stand(body, dress(body, rng, place.paints), x, y, yaw))
     light = make_light(rng, overcast=difficulty.overcast, low_sun=difficulty.low_sun)
     things = _street_things(camera, place, difficulty, sprites, cars, rng)
     things += _occluders(camera, difficulty, sprites, cars, rng)
@@ -114,101 +116,6 @@ def _camera(place: Place, size_wh: tuple[int, int], rng: np.random.Generator) ->
     pitch = vfov * float(rng.uniform(0.08, 0.3)) + 0.025 * (height - 1.5)
     roll = math.radians(float(rng.normal(0, 0.7)))
     return look(size_wh, hfov, np.array([x, y, height]), yaw=yaw, pitch=pitch, roll=roll)
-
-
-def _place_cars(
-    camera: Camera, place: Place, difficulty: Difficulty, wanted: int, rng: np.random.Generator
-) -> list[Car]:
-    poses = candidate_poses(place, rng, _CANDIDATES, difficulty.turning)
-    ground = np.column_stack([poses[:, :2], np.full(len(poses), 0.7)])
-    local = camera.to_camera(ground)
-    depth = local[:, 2]
-    width = camera.size_wh[0]
-    apparent = camera.focal_px * MIDDLING_LENGTH_M / np.maximum(depth, 0.1) / width
-    low, high = difficulty.apparent_length
-    good = (depth > 2) & (apparent > low) & (apparent < high)
-    good &= np.abs(local[:, 0]) < depth * (width / 2 / camera.focal_px) * (1.1 if difficulty.truncation else 0.95)
-    poses, depth = poses[good], depth[good]
-    sight = np.column_stack([camera.rotation[0, :2]]).T * 2.4
-    for shift in (-1, 0, 1):
-        clear = ~hidden_by_blocks(place, camera.position[:2], poses[:, :2] + shift * sight)
-        poses, depth = poses[clear], depth[clear]
-    cars: list[Car] = []
-    boxes: list[tuple[Array, float]] = []
-    for pose, away in zip(poses[:160], depth[:160], strict=True):
-        if len(cars) == wanted:
-            break
-        shape = vary(STYLES[int(rng.choice(len(STYLES), p=place.styles))], rng, difficulty.body_variation)
-        may_stick_out = rng.random() < difficulty.truncation
-        corners = footprint(shape.length, shape.width, pose)
-        if any(
-            ground_overlap(corners, footprint(c.body.shape.length, c.body.shape.width, p))
-            for c, p in zip(cars, _poses(cars), strict=True)
-        ):
-            continue
-        box = _box(camera, corners, shape.height)
-        if box is None or not _fits(box, boxes, away, camera.size_wh, may_stick_out, difficulty.max_overlap):
-            continue
-        body = build(shape, rng)
-        cars.append(stand(body, dress(body, rng, place.paints), float(pose[0]), float(pose[1]), float(pose[2])))
-        boxes.append((box, float(away)))
-    return cars
-
-
-def _poses(cars: list[Car]) -> list[Array]:
-    return [np.array([c.offset[0], c.offset[1], math.atan2(c.rotation[1, 0], c.rotation[0, 0])]) for c in cars]
-
-
-def footprint(length: float, width: float, pose: Array, margin: float = 0.25) -> Array:
-    """[4, 2] corners of a car's rectangle on the ground, widened by ``margin`` metres."""
-    c, s = math.cos(pose[2]), math.sin(pose[2])
-    half = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) * [length / 2 + margin, width / 2 + margin]
-    return np.asarray(half @ np.array([[c, s], [-s, c]]) + pose[:2])
-
-
-def ground_overlap(a: Array, b: Array) -> bool:
-    """Whether two convex quadrilaterals [4, 2] overlap (separating axes)."""
-    for quad in (a, b):
-        for axis in (quad[1] - quad[0], quad[2] - quad[1]):
-            on_a, on_b = a @ axis, b @ axis
-            if on_a.max() <= on_b.min() or on_b.max() <= on_a.min():
-                return False
-    return True
-
-
-def _box(camera: Camera, corners: Array, height: float) -> Array | None:
-    """[4] x0, y0, x1, y1 of a car's bounding solid in the picture; None when it comes too close to the camera."""
-    solid = np.concatenate([np.column_stack([corners, np.full(4, z)]) for z in (0.0, height)])
-    pixels, depth = camera.project(solid)
-    if depth.min() < _MIN_DEPTH_M:
-        return None
-    return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
-
-
-def _fits(
-    box: Array,
-    others: list[tuple[Array, float]],
-    depth: float,
-    size_wh: tuple[int, int],
-    may_stick_out: bool,
-    max_overlap: float,
-) -> bool:
-    width, height = size_wh
-    inside = _area(np.array([max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)]))
-    if not may_stick_out and (box[0] < 3 or box[1] < 3 or box[2] > width - 3 or box[3] > height - 3):
-        return False
-    if inside < 0.35 * _area(box):
-        return False
-    for other, other_depth in others:
-        shared = _area(np.concatenate([np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])]))
-        hidden = box if depth > other_depth else other
-        if shared > max_overlap * _area(hidden):
-            return False
-    return True
-
-
-def _area(box: Array) -> float:
-    return float(max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0))
 
 
 def _clear_of_cars(foot: Array, cars: list[Car], margin: float = 0.25) -> bool:
