@@ -27,6 +27,7 @@ from carkp_core.ir.arithmetic import dequantize
 from carkp_core.ir.graph import Graph
 from carkp_core.programs import current_program, integer_graph
 from carkp_core.progress import progress
+from carkp_core.quant.converters import replaced
 from carkp_core.quant.integer_network import IntegerNetwork
 from carkp_core.session import Session
 from carkp_core.train.environment import Environment, plain_environment
@@ -117,12 +118,7 @@ class _Recorder:
 
 def _on_executor(model: nn.Module, graph: Graph, executor: Executor) -> nn.Module:
     """The same model with its integers worked out by another executor."""
-    network = IntegerNetwork(graph, executor)
-    if not hasattr(model, "network"):
-        return network
-    twin = copy.deepcopy(model)
-    twin.network = network
-    return twin
+    return replaced(copy.deepcopy(model), IntegerNetwork(graph, executor))
 
 
 def _camera_batch(backend: NpuBackend, graph: Graph, march: str, images_rgb: Sequence[Any]) -> torch.Tensor:
