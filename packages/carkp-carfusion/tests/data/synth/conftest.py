@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from carkp_carfusion.data.synth.body import build
 from carkp_carfusion.data.synth.camera import Camera, look
 from carkp_carfusion.data.synth.coat import dress

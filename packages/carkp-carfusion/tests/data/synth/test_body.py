@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from carkp_carfusion.data.synth.body import build
 from carkp_carfusion.data.synth.mesh import first_hit
 from carkp_carfusion.data.synth.shapes import STYLES, BodyShape, vary
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EXHAUST, CENTRE = 8, 13
 RIGHTS, LEFTS = [0, 2, 4, 6, 9, 11], [1, 3, 5, 7, 10, 12]
@@ -43,7 +44,7 @@ def test_points_lie_on_the_surface_and_the_centre_within(style: BodyShape, seed:
             continue
         outside = point * [3, 3, 1] + [0, 0, 2.5 if index >= 9 else 0.3]
         if index == EXHAUST or index in (4, 5, 6, 7):
-            outside = point + [np.sign(point[0]) * 5, 0, 0]
+            outside = point + np.array([np.sign(point[0]) * 5, 0, 0])
         reach = first_hit(body.mesh.triangles, outside, (point - outside)[None])[0]
         assert abs(1 - reach) * np.linalg.norm(point - outside) < 0.09, index
     everywhere = np.random.default_rng(0).normal(size=(40, 3)) * [1, 1, 0] + [0, 0, 0.3]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from carkp_carfusion.data.synth.camera import Camera, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from carkp_carfusion.data.synth.camera import Camera, look
 
 angles = st.floats(-3.1, 3.1)
 

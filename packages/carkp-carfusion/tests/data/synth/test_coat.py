@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from carkp_carfusion.data.synth.body import FRONT, REAR, WHEELS, build
 from carkp_carfusion.data.synth.coat import Coat, dress
 from carkp_carfusion.data.synth.shapes import STYLES, BodyShape
@@ -38,7 +39,7 @@ def test_a_rim_lies_round_its_hub() -> None:
     coat = dress(body, rng)
     for wheel, hub in zip(WHEELS, body.keypoints[:4], strict=True):
         cap = texel(coat, wheel, hub)
-        tyre = texel(coat, wheel, hub + [0, 0, 0.93 * body.shape.wheel_radius])
+        tyre = texel(coat, wheel, hub + np.array([0, 0, 0.93 * body.shape.wheel_radius]))
         assert cap[:3].mean() > 90 > 45 > tyre[:3].mean()
         assert tyre[3] == 0
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from attrs import evolve
+
 from carkp_carfusion.data.synth import DIFFICULTIES, SEQUENCES, SynthReport, SynthSpec, generate, render_frame
 from carkp_carfusion.data.synth.generate import RECORD, FrameId, frame_ids
 from carkp_core.errors import DataError

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from carkp_carfusion.data.synth.billboard import Billboard
 from carkp_carfusion.data.synth.camera import Camera
 from carkp_carfusion.data.synth.labels import (

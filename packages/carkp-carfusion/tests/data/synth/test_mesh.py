@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from carkp_carfusion.data.synth.mesh import box, first_hit, from_grid, join
-from carkp_carfusion.data.synth.types import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from carkp_carfusion.data.synth.mesh import box, first_hit, from_grid, join
+from carkp_carfusion.data.synth.types import Array
 
 
 def moller_trumbore(triangle: Array, origin: Array, direction: Array) -> float:
@@ -41,7 +42,7 @@ def test_boxes_and_grids_face_outwards() -> None:
     angle = np.arange(12) * (np.pi / 6)
     ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(12)], axis=-1)
     for order in (1, -1):
-        tube = from_grid(np.stack([ring, ring + [0, 0, 1]])[:, ::order], 3, closed=True)
+        tube = from_grid(np.stack([ring, ring + np.array([0, 0, 1])])[:, ::order], 3, closed=True)
         assert (tube.centres[:, :2] * tube.face_normals[:, :2]).sum(-1).min() > 0
         assert np.allclose(np.abs(np.linalg.norm(tube.normals, axis=-1)), 1)
         assert np.allclose(tube.normals[..., :2], tube.corners[..., :2], atol=1e-6)  # smooth over the seam as well

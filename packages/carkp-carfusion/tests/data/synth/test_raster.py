@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from carkp_carfusion.data.synth.camera import Camera
 from carkp_carfusion.data.synth.mesh import box
 from carkp_carfusion.data.synth.raster import SUPERSAMPLE, DepthBuffer, affine_over_quads

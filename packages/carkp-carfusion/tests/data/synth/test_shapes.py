@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from carkp_carfusion.data.synth.shapes import STYLES, BodyShape, deck_height, greenhouse_rings, half_width, vary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from carkp_carfusion.data.synth.shapes import STYLES, BodyShape, deck_height, greenhouse_rings, half_width, vary
 
 
 def check(shape: BodyShape) -> None:
