@@ -19,6 +19,8 @@ from carkp_core.ir.graph import Graph
 Make = Callable[[Any], Graph]
 TERM = ops.Term(1 << 30, 40)
 MAP = (1, 8, 16, 16)
+CEIL = (0, 0, 1, 1)
+FROM_ONE_PIXEL = ops.Resize("bilinear", (4, 4), (1, 1), (0, 0), (0, 0))
 
 
 def add(terms: int = 2) -> ops.Add:
@@ -349,7 +351,7 @@ CASES: dict[str, tuple[str, Make, Make, str]] = {
         "bayes",
         lambda m: m.resize(MAP, "bilinear", (2, 2)),
         lambda m: m.resize(MAP, "bilinear", (2, 2), offset=(0, 0)),
-        "offset (0, 0)",
+        "from (0, 0)",
     ),
 }
 
@@ -402,11 +404,12 @@ def test_accepts_on_marches_with_other_limits(graph: Make, march: str, name: str
         (lambda m: m.conv((1, 4, 2, 2), 16384, inner=True), "bayes", "conv_channels"),
         (lambda m: m.conv((1, 4, 2, 2), 16388), "bayes", "conv_channels"),
         (lambda m: m.conv((1, 4098, 2, 2), 4, groups=2), "bernoulli2", "conv_channels"),
-        (lambda m: m.avg((1, 2, 7, 7), (2, 2), (2, 2), padding=(0, 0, 1, 1), counted=(7, 7)), "bayes", "avg_pool_divisor"),
+        (lambda m: m.avg((1, 2, 7, 7), (2, 2), (2, 2), padding=CEIL, counted=(7, 7)), "bayes", "avg_pool_divisor"),
         (lambda m: m.deconv(MAP, 4, (3, 3), (3, 3), padding_tlbr=(1, 1, 1, 1)), "bayes", "conv_transpose_padding"),
         (lambda m: m.deconv(MAP, 4, (2, 2), (1, 1)), "bayes", "conv_transpose_stride"),
         (lambda m: m.resize(MAP, "nearest", (2, 2), divide=True), "bayes", "resize_nearest_factor"),
-        (lambda m: m.resize(MAP, "nearest", (2, 2), size=(32, 31)), "bayes", "resize_nearest_grid"),
+        (lambda m: m.resize(MAP, "nearest", (2, 2), size=(32, 31)), "bayes", "resize_nearest_factor"),
+        (lambda m: m.one(FROM_ONE_PIXEL, (1, 2, 1, 1)), "bayes", "resize_bilinear_grid"),
         (lambda m: m.conv(MAP, 8, (3, 3), dilation_hw=(2, 2), out="int16", hi=32767), "bayes", "conv_dilated_input"),
         (lambda m: m.with_constant(add(3), MAP, MAP, MAP), "bayes", "constant_operands"),
     ],

@@ -1,4 +1,4 @@
-"""Rules of resizes. Output position o samples input position (o x denominator + offset) / numerator."""
+"""Rules of resizes. Output position o samples input position (o x denominator + offset) / numerator, clamped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from carkp_bpu.march.base import March
 
 def factors(site: Site) -> tuple[Fraction, Fraction]:
     """Output over input size along H and W."""
-    (nh, nw), (dh, dw) = site.op.numerator_hw, site.op.denominator_hw
-    return Fraction(nh, dh), Fraction(nw, dw)
+    (out_h, out_w), (height, width) = site.op.size_hw, site.inputs[0].shape[-2:]
+    return Fraction(out_h, height), Fraction(out_w, width)
 
 
 def _power_of_two(value: Fraction) -> bool:
@@ -93,12 +93,8 @@ def resize_nearest_grid(site: Site) -> str | None:
     """A nearest resize repeats each pixel of the input as many times as the factor says."""
     if site.op.mode != "nearest" or any(f.denominator != 1 for f in factors(site)):
         return None
-    sizes = zip(site.inputs[0].shape[2:], site.op.size_hw, factors(site), strict=True)
-    if any(out != size * f for size, out, f in sizes):
-        return f"{_factor_words(site)} to {site.op.size_hw[0]}x{site.op.size_hw[1]}"
-    grid = zip(
-        site.op.size_hw, site.op.numerator_hw, site.op.denominator_hw, site.op.offset_hw, factors(site), strict=True
-    )
+    op = site.op
+    grid = zip(op.size_hw, op.numerator_hw, op.denominator_hw, op.offset_hw, factors(site), strict=True)
     for axis, (out, n, d, offset, factor) in enumerate(grid):
         # Round half up of the position, in integers.
         moved = next((o for o in range(out) if (2 * (o * d + offset) + n) // (2 * n) != o // factor), None)
@@ -116,6 +112,7 @@ def resize_bilinear_grid(site: Site) -> str | None:
     """A bilinear resize samples at pixel centres, as align_corners=False does."""
     if site.op.mode != "bilinear":
         return None
-    grid = zip(site.op.offset_hw, site.op.denominator_hw, site.op.numerator_hw, strict=True)
-    centred = all(2 * offset == d - n for offset, d, n in grid)
-    return None if centred else f"offset {site.op.offset_hw} of {site.op.numerator_hw}"
+    op = site.op
+    grid = zip(op.offset_hw, op.numerator_hw, op.denominator_hw, factors(site), strict=True)
+    centred = all(2 * offset == d - n and n == factor * d for offset, n, d, factor in grid)
+    return None if centred else f"steps {op.denominator_hw} / {op.numerator_hw} from {op.offset_hw}"
