@@ -73,9 +73,10 @@ class BpuBackend:
 
     def options_digest(self, options: CompileOptions) -> str:
         """The digest of the options that change a program's bytes."""
-        from carkp_bpu.options import options_digest
+        from carkp_bpu.compiler.options import options_digest
+        from carkp_bpu.march import find_march
 
-        return options_digest(options)
+        return options_digest(options, find_march(options.march))
 
     def estimate(self, graph: Graph, options: CompileOptions) -> PerformanceReport:
         """The performance of the compiled graph, or of the part that the march runs; nothing is written."""
@@ -110,9 +111,10 @@ class BpuBackend:
         return camera_input(image_rgb)
 
     def _compiled(self, graph: Graph, options: CompileOptions) -> HbmProgram:
-        from carkp_bpu.compiler import compile_graph
+        from carkp_bpu.compiler.compile import compile_graph
+        from carkp_bpu.march import find_march
 
-        return compile_graph(graph, options)
+        return compile_graph(graph, find_march(options.march), options).program
 
 
 def _runnable(check: CheckReport) -> frozenset[str]:
