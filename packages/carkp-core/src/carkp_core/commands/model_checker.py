@@ -13,6 +13,7 @@ from rich.text import Text
 
 from carkp_core.backend import CheckReport
 from carkp_core.cli_options import config_options, write_json
+from carkp_core.plugins import PluginManager
 
 STYLES = {"NPU": "green", "CPU": "yellow", "rejected": "red"}
 
@@ -28,14 +29,16 @@ def model_checker(
 
     The network is quantized with random weights, so no checkpoint is needed.
     """
-    report = check_config(config, opts, march)
+    report = check_config(config, opts, march, ctx.obj)
     print_report(report, Console(), verbose=verbose)
     write_json(json_path, report.to_json())
     if not report.ok:
         ctx.exit(1)
 
 
-def check_config(config: str, opts: tuple[str, ...] = (), march: str | None = None) -> CheckReport:
+def check_config(
+    config: str, opts: tuple[str, ...] = (), march: str | None = None, plugins: PluginManager | None = None
+) -> CheckReport:
     """Open a config, quantize its deployed network with random weights and check it for the march.
 
     Raises
@@ -45,7 +48,7 @@ def check_config(config: str, opts: tuple[str, ...] = (), march: str | None = No
     """
     from carkp_core.session import open_session
 
-    session = open_session(config, opts, march)
+    session = open_session(config, opts, march, plugins=plugins)
     backend = session.context.backend()
     return backend.check(session.fast_graph(), session.context.march)
 
