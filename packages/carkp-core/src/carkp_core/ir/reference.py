@@ -184,8 +184,14 @@ def _avg_pool(op: ops.AvgPool, inputs: Inputs) -> IntArray:
     x = inputs[0]
     size = op.infer_shape((x.shape,))[2:]
     total = _window_sum(_pad(x.astype(np.int64), op.padding_tlbr, 0), op, size)
-    count = _window_sum(_counted(op, x.shape[2:]), op, size)
+    count = counted_positions(op, x.shape[2:])
     return arithmetic.rescale(total, op.multiplier[count], op.shift[count], op.lo, op.hi)
+
+
+def counted_positions(op: ops.AvgPool, size_hw: tuple[int, ...]) -> IntArray:
+    """How many positions each window of an average pool counts in its divisor, int64 [1, 1, Y, X]."""
+    size = op.infer_shape(((1, 1, *size_hw),))[2:]
+    return _window_sum(_counted(op, size_hw), op, size)
 
 
 def _counted(op: ops.AvgPool, size_hw: tuple[int, ...]) -> IntArray:

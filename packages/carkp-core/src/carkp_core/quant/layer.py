@@ -9,8 +9,8 @@ selects elements and keeps its first input's steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from attrs import frozen
@@ -20,6 +20,11 @@ from carkp_core.errors import QuantizationError
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.ir.graph import Operation, Source, TensorType
 from carkp_core.quant.exact import QTensor
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
+
+Shape = tuple[int, ...]
 
 
 @frozen
@@ -96,6 +101,26 @@ class Layer(nn.Module):
     def to_ir(self, *inputs: TensorType) -> IrOp:
         """The IR operator, for inputs of these types."""
         raise NotImplementedError(type(self).__name__)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        """Write the float layer and return its output's name. ``shapes`` are the inputs', ``shape`` the output's."""
+        raise NotImplementedError(type(self).__name__)
+
+    def has_onnx_form(self) -> bool:
+        """True when ``to_onnx`` can write it."""
+        return type(self).to_onnx is not Layer.to_onnx
+
+    def bounded(self, builder: OnnxBuilder, output: str) -> str:
+        """Write the fused clamp behind an output."""
+        if self.bounds == Bounds():
+            return output
+        if self.bounds == Bounds(0.0, None):
+            return builder.node("Relu", [output], f"{self.label}.relu")
+        edges = [
+            "" if edge is None else builder.constant(edge, f"{self.label}.{name}")
+            for name, edge in zip(("low", "high"), self.bounds, strict=True)
+        ]
+        return builder.node("Clip", [output, *edges], f"{self.label}.clip")
 
     def notes(self) -> list[str]:
         """What a person should know of the last integer constants."""

@@ -43,7 +43,8 @@ _VALUE_READS = {
     "__array__", "nonzero", "equal", "allclose", "is_nonzero", "masked_select", "unique",
 }  # fmt: skip
 
-_SKIPPED_FOLDERS = (os.path.dirname(os.path.abspath(torch.__file__)), os.path.abspath(__file__))
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_TRACER = os.path.abspath(__file__)
 
 
 @frozen
@@ -178,13 +179,16 @@ class _Recorder:
 
     def place(self) -> Source:
         """The innermost module and the user's line that is being executed."""
+        path = self._paths[-1] if self._paths else ""
         frame = sys._getframe(1)
         while frame is not None:
             file = os.path.abspath(frame.f_code.co_filename)
-            if not file.startswith(_SKIPPED_FOLDERS) and not file.startswith("<"):
-                return Source(self._paths[-1] if self._paths else "", file, frame.f_lineno)
+            if frame.f_code is trace.__code__:
+                break  # the rest called the tracer
+            if not file.startswith((_TORCH, _TRACER, "<")):
+                return Source(path, file, frame.f_lineno)
             frame = frame.f_back  # type: ignore[assignment]
-        return Source(self._paths[-1] if self._paths else "")
+        return Source(path)
 
     @contextmanager
     def watch_modules(self) -> Iterator[None]:

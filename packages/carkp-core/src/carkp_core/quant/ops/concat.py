@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -12,9 +13,12 @@ from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.move import Reshape
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 
 class Concat(Layer):
@@ -47,6 +51,9 @@ class Concat(Layer):
         scale, rescales = self._plan(tuple(x.scale for x in inputs))
         terms = tuple(ir.Term(m, s) for m, s in rescales)
         return IrOp(ir.Concat(terms, self.axis, *self.bounds.limits(scale, self.dtype)), self.dtype, scale)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return self.bounded(builder, builder.node("Concat", inputs, self.label, axis=self.axis))
 
 
 def _lower_cat(call: Call) -> fx.Node | None:

@@ -5,7 +5,8 @@ Legend: ``N`` batch, ``I O`` channels, ``H W`` size; weights OIHW, transposed IO
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,11 @@ from carkp_core.quant.constants import (
     weighted_constants,
 )
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer, float_input
+from carkp_core.quant.layer import IrOp, Layer, Shape, float_input
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_tensor
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 Tlbr = tuple[int, int, int, int]
 Hw = tuple[int, int]
@@ -126,6 +130,11 @@ class Weighted(Layer):
         """s_w shaped to broadcast over the weight."""
         return self.unrows(scale_w.float()[:, None].expand(-1, self.rows(self.weight).shape[1]))
 
+    def _onnx_weights(self, builder: OnnxBuilder) -> list[str]:
+        weight, bias = self.folded()
+        written = [builder.constant(weight.detach().numpy(), f"{self.label}.weight")]
+        return written if bias is None else [*written, builder.constant(bias.detach().numpy(), f"{self.label}.bias")]
+
     def notes(self) -> list[str]:
         if self._constants is None:
             return []
@@ -181,6 +190,22 @@ class Conv2d(Weighted):
         if self.residual:
             y = y + inputs[1] if self.residual == "+" else y - inputs[1]
         return self.bounds.apply(y)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        top, left, bottom, right = self.padding
+        y = builder.node(
+            "Conv",
+            [inputs[0], *self._onnx_weights(builder)],
+            self.label,
+            kernel_shape=list(self.weight.shape[2:]),
+            strides=list(self.stride),
+            pads=[top, left, bottom, right],
+            dilations=list(self.dilation),
+            group=self.groups,
+        )
+        if self.residual:
+            y = builder.node("Add" if self.residual == "+" else "Sub", [y, inputs[1]], f"{self.label}.residual")
+        return self.bounded(builder, y)
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
         x, residual = inputs[0], inputs[1] if self.residual else None
@@ -253,6 +278,19 @@ class ConvTranspose2d(Weighted):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        y = builder.node(
+            "ConvTranspose",
+            [inputs[0], *self._onnx_weights(builder)],
+            self.label,
+            kernel_shape=list(self.weight.shape[2:]),
+            strides=list(self.stride),
+            pads=[*self.padding, *self.padding],
+            output_padding=list(self.output_padding),
+            group=self.groups,
+        )
+        return self.bounded(builder, y)
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
         if self.bn is not None and self.training:

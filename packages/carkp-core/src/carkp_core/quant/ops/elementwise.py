@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -15,10 +16,13 @@ from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, safe_scale, tensor_multiplier
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_number, is_tensor
 from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.table import Table
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 
 class Add(Layer):
@@ -52,6 +56,14 @@ class Add(Layer):
         terms = tuple(ir.Term(m, s, negative) for (m, s), negative in zip(rescales, self.negative, strict=True))
         return IrOp(ir.Add(terms, *self.bounds.limits(scale, self.dtype)), self.dtype, scale)
 
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        (a, b), (negative_a, negative_b) = inputs, self.negative
+        if negative_a and negative_b:
+            a = builder.node("Neg", [a], f"{self.label}.neg")
+        elif negative_a:
+            a, b = b, a
+        return self.bounded(builder, builder.node("Sub" if negative_a or negative_b else "Add", [a, b], self.label))
+
 
 class Mul(Layer):
     """Product of two tensors, rescaled."""
@@ -80,6 +92,9 @@ class Mul(Layer):
     def to_ir(self, *inputs: TensorType) -> IrOp:
         scale, (multiplier, shift) = self._plan(inputs[0].scale, inputs[1].scale)
         return IrOp(ir.Mul(multiplier, shift, *self.bounds.limits(scale, self.dtype)), self.dtype, scale)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return self.bounded(builder, builder.node("Mul", inputs, self.label))
 
 
 class Constant(Layer):
@@ -111,6 +126,9 @@ class Constant(Layer):
         value, scale = self._quantized()
         return IrOp(ir.Constant(value), self.dtype, scale)
 
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return builder.constant(self.value.numpy(), self.label)
+
 
 def exact_product(a: float, b: float) -> float:
     """float32(a b), the step of a product."""
@@ -120,6 +138,12 @@ def exact_product(a: float, b: float) -> float:
 def affine_number(x: Tensor, factor: float, offset: float) -> Tensor:
     """``factor x + offset``."""
     return x * factor + offset
+
+
+def affine(factor: float, offset: float, title: str) -> Table:
+    """The table of ``factor x + offset``."""
+    function = functools.partial(affine_number, factor=factor, offset=offset)
+    return Table(function, "affine", {"factor": factor, "offset": offset}, title=title)
 
 
 def inverse_number(x: Tensor, numerator: float) -> Tensor:
@@ -139,7 +163,7 @@ def _lower_sum(call: Call, a: Any, b: Any, sign_a: float, sign_b: float) -> fx.N
     if is_number(other):
         offset = sign_other * float(other)
         name = f"{'-' if sign_x == -1 else ''}x{offset:+g}" if abs(sign_x) == 1 else f"{sign_x:g}x{offset:+g}"
-        return call.emit(Table(functools.partial(affine_number, factor=sign_x, offset=offset), name), x)
+        return call.emit(affine(sign_x, offset, name), x)
     if not is_constant(other) or abs(sign_x) != 1:
         return None
     channels = _per_channel(call, x, other)
@@ -158,7 +182,7 @@ def _lower_product(call: Call, a: Any, b: Any) -> fx.Node | None:
         return None
     if is_number(other):
         factor = float(other)
-        return call.emit(Table(functools.partial(affine_number, factor=factor, offset=0.0), f"{factor:g}x"), x)
+        return call.emit(affine(factor, 0.0, f"{factor:g}x"), x)
     if not is_constant(other):
         return None
     channels = _per_channel(call, x, other)
@@ -227,7 +251,8 @@ def _lower_rdiv(call: Call) -> fx.Node | None:
 
 
 def _inverse(call: Call, x: fx.Node, numerator: float) -> fx.Node:
-    return call.emit(Table(functools.partial(inverse_number, numerator=numerator), f"{numerator:g}/x"), x)
+    function = functools.partial(inverse_number, numerator=numerator)
+    return call.emit(Table(function, "inverse", {"numerator": numerator}, title=f"{numerator:g}/x"), x)
 
 
 _TWO = ("input", "other", "alpha=1")

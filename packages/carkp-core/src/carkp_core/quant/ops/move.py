@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,11 @@ from carkp_core.ir import operators as ir
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 
 class Move(Layer):
@@ -49,6 +52,10 @@ class Reshape(Move):
     def to_ir(self, *inputs: TensorType) -> IrOp:
         return self._ir(inputs[0], ir.Reshape((1, *self.shape)))
 
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        target = builder.constant([1, *self.shape], f"{self.label}.shape", "int64")
+        return builder.node("Reshape", [inputs[0], target], self.label)
+
 
 class Transpose(Move):
     """Permutation of the dimensions; the batch stays first."""
@@ -64,6 +71,9 @@ class Transpose(Move):
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
         return self._ir(inputs[0], ir.Transpose(self.permutation))
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return builder.node("Transpose", [inputs[0]], self.label, perm=list(self.permutation))
 
 
 class Slice(Move):
@@ -82,6 +92,11 @@ class Slice(Move):
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
         return self._ir(inputs[0], ir.Slice(self.axis, self.start, self.stop, self.step))
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        numbers = {"starts": self.start, "ends": self.stop, "axes": self.axis, "steps": self.step}
+        written = [builder.constant([value], f"{self.label}.{key}", "int64") for key, value in numbers.items()]
+        return builder.node("Slice", [inputs[0], *written], self.label)
 
 
 class Pad(Move):
@@ -111,6 +126,11 @@ class Pad(Move):
     def to_ir(self, *inputs: TensorType) -> IrOp:
         x = inputs[0]
         return self._ir(x, ir.Pad(self.padding, self._steps(x.scale, x.dtype)))
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        top, left, bottom, right = self.padding
+        pads = builder.constant([0, 0, top, left, 0, 0, bottom, right], f"{self.label}.pads", "int64")
+        return builder.node("Pad", [inputs[0], pads, builder.constant(self.value, f"{self.label}.value")], self.label)
 
 
 def _lower_identity(call: Call) -> fx.Node | None:

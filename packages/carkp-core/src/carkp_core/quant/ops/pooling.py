@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.convolution import pair
 from carkp_core.quant.ops.move import Move, Reshape
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 Hw = tuple[int, int]
 
@@ -47,6 +51,18 @@ class MaxPool(Move):
         ]
         padding = _padding_tlbr(size, kernel, self.stride, self.padding, self.dilation, out)
         return self._ir(x, ir.MaxPool(kernel, self.stride, padding, self.dilation))
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        op: Any = self.to_ir(TensorType(tuple(shapes[0]), "int8", 1.0)).op
+        return builder.node(
+            "MaxPool",
+            inputs,
+            self.label,
+            kernel_shape=list(op.kernel_hw),
+            strides=list(op.stride_hw),
+            pads=list(op.padding_tlbr),
+            dilations=list(op.dilation_hw),
+        )
 
 
 class AvgPool(Layer):
@@ -103,6 +119,25 @@ class AvgPool(Layer):
         factor = Factor.of(multiplier[counts], shift[counts], bound, total)
         lo, hi = self.bounds.limits(scale, self.dtype)
         return QTensor(exact.rescale(total, None, factor, lo, hi), scale, self.dtype)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        size = shapes[0][2:]
+        kernel = self._window(size)
+        # The windows' sums are kernel times a mean that counts all padding; the divisors make the rest of the rule.
+        mean = builder.node(
+            "AveragePool",
+            inputs,
+            self.label,
+            kernel_shape=list(kernel),
+            strides=list(self.stride),
+            pads=list(_padding_tlbr(size, kernel, self.stride, self.padding, (1, 1), [shape[2], shape[3]])),
+            count_include_pad=1,
+        )
+        counts = self._counts(torch.zeros(1, 1, *size))
+        share = kernel[0] * kernel[1] / (np.maximum(counts, 1) if self.divisor is None else counts * 0 + self.divisor)
+        if not np.all(share == 1.0):
+            mean = builder.node("Mul", [mean, builder.constant(share, f"{self.label}.share")], f"{self.label}.counted")
+        return self.bounded(builder, mean)
 
     def _counts(self, x: Tensor) -> Any:
         """Summed positions of each window, int64 [1, 1, Y, X]."""

@@ -6,7 +6,8 @@ Nearest follows torch: floor(o in / out). Bilinear is torch's, with or without a
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,12 @@ from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import Factor, QTensor
-from carkp_core.quant.layer import IrOp, Layer
+from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.move import Move
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 Hw = tuple[int, int]
 
@@ -59,6 +63,9 @@ class ResizeNearest(Move):
         # Half up of (2 in o - out) / (2 out) is the floor of o in / out.
         plans = [_reduced(2 * out[d], 2 * x.shape[2 + d], -out[d]) for d in (0, 1)]
         return self._ir(x, _resize("nearest", out, plans))
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return _onnx_resize(builder, inputs[0], self.label, shape, "nearest", "asymmetric")
 
 
 class ResizeBilinear(Layer):
@@ -105,6 +112,22 @@ class ResizeBilinear(Layer):
         scale, (multiplier, shift) = self._plan(x.scale, plans)
         lo, hi = self.bounds.limits(scale, self.dtype)
         return IrOp(_resize("bilinear", out, plans, multiplier, shift, lo, hi), self.dtype, scale)
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        positions = "align_corners" if self.align_corners else "half_pixel"
+        return self.bounded(builder, _onnx_resize(builder, inputs[0], self.label, shape, "linear", positions))
+
+
+def _onnx_resize(builder: OnnxBuilder, x: str, label: str, shape: Shape, mode: str, positions: str) -> str:
+    sizes = builder.constant(list(shape), f"{label}.sizes", "int64")
+    return builder.node(
+        "Resize",
+        [x, "", "", sizes],
+        label,
+        mode=mode,
+        coordinate_transformation_mode=positions,
+        nearest_mode="floor" if mode == "nearest" else None,
+    )
 
 
 def _reduced(numerator: int, denominator: int, offset: int) -> tuple[int, int, int]:

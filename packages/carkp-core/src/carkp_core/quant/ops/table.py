@@ -6,8 +6,8 @@ Any scalar function is a table of its float64 values, so written-out forms (``x 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from carkp_core.ir.arithmetic import INT_RANGE, build_table, build_table_int16
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import Bounds, IrOp, Layer
+from carkp_core.quant.layer import Bounds, IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_number, is_tensor
 from carkp_core.quant.ops.move import Move
+
+if TYPE_CHECKING:
+    from carkp_core.export.onnx_builder import OnnxBuilder
 
 Function = Callable[[Tensor], Tensor]
 
@@ -33,10 +36,22 @@ class Table(Layer):
     kind: ClassVar[str] = "table"
     takes_bounds: ClassVar[bool] = True
 
-    def __init__(self, function: Function, name: str, channels: int = 0) -> None:
-        """``function`` maps a tensor; with ``channels`` it treats dimension 1 channel by channel (PReLU)."""
+    def __init__(
+        self,
+        function: Function,
+        name: str,
+        parameters: Mapping[str, Any] | None = None,
+        channels: int = 0,
+        title: str = "",
+    ) -> None:
+        """``function`` maps a tensor; with ``channels`` it treats dimension 1 channel by channel (PReLU).
+
+        ``name`` and ``parameters`` say what it is to a writer of ONNX, ``title`` to people.
+        """
         super().__init__()
-        self.function, self.function_name, self.channels = function, name, channels
+        self.function, self.channels = function, channels
+        self.operator, self.parameters_of_function = name, dict(parameters or {})
+        self.function_name = title or name
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         return self.bounds.apply(self.function(inputs[0]))
@@ -91,6 +106,17 @@ class Table(Layer):
         x, scale = inputs[0], self.wanted_scale()
         return IrOp(ir.Table(self._table(x.scale, x.dtype, scale), self.function_name), x.dtype, scale)
 
+    def has_onnx_form(self) -> bool:
+        from carkp_core.export.onnx_functions import WRITERS
+
+        return self.operator in WRITERS or type(self).to_onnx is not Table.to_onnx
+
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        from carkp_core.export.onnx_functions import WRITERS
+
+        write = WRITERS[self.operator]
+        return self.bounded(builder, write(builder, inputs[0], self.label, **self.parameters_of_function))
+
 
 class Clamp(Move):
     """A clamp that could not be fused: the same steps, cut off."""
@@ -114,22 +140,33 @@ class Clamp(Move):
         x = inputs[0]
         return self._ir(x, ir.Clamp(*self.bounds.limits(x.scale, x.dtype)))
 
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        return self.bounded(builder, inputs[0])
+
 
 class PRelu(Table):
     """PReLU: one slope, or one for each channel."""
 
     def __init__(self, weight: Tensor) -> None:
-        super().__init__(self._prelu, "prelu", weight.numel() if weight.numel() > 1 else 0)
+        super().__init__(self._prelu, "prelu", channels=weight.numel() if weight.numel() > 1 else 0)
         self.weight = nn.Parameter(weight.detach().clone())
 
     def _prelu(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.weight.to(x.dtype).reshape(-1))
 
+    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
+        slope = self.weight.detach().numpy().reshape(-1, *([1] * (len(shape) - 2)))
+        slopes = builder.constant(slope, f"{self.label}.slope")
+        return self.bounded(builder, builder.node("PRelu", [inputs[0], slopes], self.label))
 
-def scalar(call: Call, function: Function, name: str) -> fx.Node | None:
-    """Lower a call to the table of a scalar function of its ``input``."""
+
+def scalar(call: Call, function: Callable[..., Tensor], name: str, **parameters: Any) -> fx.Node | None:
+    """Lower a call to the table of a scalar function of its ``input`` with these parameters."""
     x = call.args["input"]
-    return call.emit(Table(function, name), x) if is_tensor(x) and call.batched(x) else None
+    if not is_tensor(x) or not call.batched(x):
+        return None
+    bound = functools.partial(function, **parameters) if parameters else function
+    return call.emit(Table(bound, name, parameters), x)
 
 
 def simple(
@@ -142,7 +179,7 @@ def simple(
         extra = {key: call.args[key] for key in names}
         if any(is_tensor(value) for value in extra.values()):
             return None
-        return scalar(call, functools.partial(function, **extra) if extra else function, name)
+        return scalar(call, function, name, **extra)
 
     return OperatorDefinition(name, lower, calls=(name, *also), parameters=("input", *parameters))
 
@@ -244,7 +281,7 @@ def _lower_pow(call: Call) -> fx.Node | None:
     exponent = call.args["exponent"]
     if not is_number(exponent):
         return None
-    return scalar(call, functools.partial(power, exponent=float(exponent)), f"pow {float(exponent):g}")
+    return scalar(call, power, "pow", exponent=float(exponent))
 
 
 POW = OperatorDefinition("pow", _lower_pow, calls=("pow",), parameters=("input", "exponent"))
