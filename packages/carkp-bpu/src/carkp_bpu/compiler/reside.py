@@ -16,7 +16,7 @@ from attrs import field, frozen
 from carkp_bpu.compiler.allocate import Allocation, Buffer, allocate, live_bytes, refit, verify
 from carkp_bpu.compiler.group import Layer, Model
 from carkp_bpu.compiler.maps import TensorMap, pixel_pitch
-from carkp_bpu.compiler.tile import Level, Streams, TilePlan, choose_tiles
+from carkp_bpu.compiler.tile import Level, Streams, TileMenu, TilePlan
 from carkp_bpu.march import March
 from carkp_core.errors import BackendError
 
@@ -120,7 +120,7 @@ class _Chooser:
 
     def __init__(self, model: Model, target: Target) -> None:
         self._model, self._target = model, target
-        self._known: dict[tuple[int, Streams, int], TilePlan | None] = {}
+        self._menus: dict[tuple[int, Streams], TileMenu] = {}
         self._made = {layer.output: index for index, layer in enumerate(model.layers)}
         self._last: dict[str, int] = {}
         for index, layer in enumerate(model.layers):
@@ -138,9 +138,10 @@ class _Chooser:
         for index, layer in enumerate(self._model.layers):
             budget = self._target.sram_bytes - live.get(index, 0)
             streams = self._streams(layer, resident)
-            plan = self._choose(index, streams, int(budget * shrink)) or self._choose(index, streams, budget)
+            menu, alone = self._menu(index, streams), not live.get(index)
+            plan = menu.choose(int(budget * shrink), False) or menu.choose(budget, alone)
             if plan is None:
-                if not live.get(index):
+                if alone:
                     raise _too_small(layer, self._target)
                 return tuple(plans), index
             plans.append(plan)
@@ -181,12 +182,12 @@ class _Chooser:
             found += [Buffer(buffer_name(index, role, slot), size, index, index) for role, slot, size in wanted]
         return found
 
-    def _choose(self, index: int, streams: Streams, budget: int) -> TilePlan | None:
-        key = (index, streams, budget)
-        if key not in self._known:
+    def _menu(self, index: int, streams: Streams) -> TileMenu:
+        key = (index, streams)
+        if key not in self._menus:
             lowering = self._model.layers[index].lowering
-            self._known[key] = choose_tiles(lowering, streams, budget, self._target.march, self._target.level)
-        return self._known[key]
+            self._menus[key] = TileMenu(lowering, streams, self._target.march, self._target.level)
+        return self._menus[key]
 
     def _streams(self, layer: Layer, resident: frozenset[str]) -> Streams:
         inputs = tuple(self._model.root(name) not in resident for name in layer.inputs)

@@ -7,6 +7,7 @@ buffers' sizes. Inputs in DDR pass through rolling buffers, so that rows shared 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -20,8 +21,11 @@ from carkp_bpu.march import March
 
 Level = Literal["O0", "O1", "O2"]
 
-#: Shapes with more tiles than this are looked at only when no other fits.
-_MANY_TILES = 2048
+#: Shapes with more tiles than the first are looked at only when no other fits, with more than the second never.
+_FEW_TILES = 48
+_MANY_TILES = 512
+#: Families of shapes that a layer is cut into as long as it competes with resident tensors.
+_USUAL_FAMILIES = 3
 
 
 @frozen
@@ -94,24 +98,44 @@ class TilePlan:
         return sum(-(-size // 16) * 16 for size in sizes)
 
 
-def choose_tiles(lowering: Lowering, streams: Streams, budget: int, march: March, level: Level) -> TilePlan | None:
-    """The plan of least estimated time within ``budget`` bytes of SRAM, or None when nothing fits."""
-    for shapes in _shape_families(lowering, streams):
-        best: tuple[float, int, TilePlan] | None = None
-        for shape in shapes:
-            plan = plan_tiles(lowering, streams, shape, march, level)
-            if plan is None or plan.sram_bytes > budget:
-                continue
-            cost = (_cycles(lowering, plan, march, level), plan.sram_bytes)
-            if best is None or cost < best[:2]:
-                best = (*cost, plan)
-        if best is not None:
-            return best[2]
-    return None
+class TileMenu:
+    """The plans of one layer worth choosing from, made when they are first needed.
+
+    Of two plans the one that is both slower and larger is dropped, so what is left is sorted: faster costs more SRAM.
+    """
+
+    def __init__(self, lowering: Lowering, streams: Streams, march: March, level: Level) -> None:
+        self._lowering, self._streams, self._march, self._level = lowering, streams, march, level
+        self._families = _shape_families(lowering, streams)
+        self._fronts: list[list[tuple[float, TilePlan]]] = []
+
+    def choose(self, budget: int, at_any_cost: bool) -> TilePlan | None:
+        """The plan of least estimated time within ``budget`` bytes of SRAM, or None when nothing fits.
+
+        Plans of very many tiles are considered only ``at_any_cost``.
+        """
+        for front in itertools.islice(self._known_fronts(), None if at_any_cost else _USUAL_FAMILIES):
+            for _, plan in front:
+                if plan.sram_bytes <= budget:
+                    return plan
+        return None
+
+    def _known_fronts(self) -> Iterator[list[tuple[float, TilePlan]]]:
+        yield from self._fronts
+        for shapes in self._families:
+            plans = [plan_tiles(self._lowering, self._streams, shape, self._march, self._level) for shape in shapes]
+            costs = [(_cycles(self._lowering, plan, self._march, self._level), plan) for plan in plans]
+            costs.sort(key=lambda item: (item[0], item[1].sram_bytes))
+            front: list[tuple[float, TilePlan]] = []
+            for cost, plan in costs:
+                if not front or plan.sram_bytes < front[-1][1].sram_bytes:
+                    front.append((cost, plan))
+            self._fronts.append(front)
+            yield front
 
 
-def plan_tiles(lowering: Lowering, streams: Streams, shape: TileShape, march: March, level: Level) -> TilePlan | None:
-    """Cut a layer by a shape; None when its slices need more than one pass that the layer cannot do."""
+def plan_tiles(lowering: Lowering, streams: Streams, shape: TileShape, march: March, level: Level) -> TilePlan:
+    """Cut a layer by a shape."""
     tiles = tuple(_tiles(lowering, shape))
     regions = [lowering.regions(tile) for tile in tiles]
     overlap = level != "O0"
@@ -150,34 +174,41 @@ def plan_tiles(lowering: Lowering, streams: Streams, shape: TileShape, march: Ma
 
 
 def _shape_families(lowering: Lowering, streams: Streams) -> Iterator[list[TileShape]]:
-    """Shapes in families, from usual to desperate: rows and slices; columns too; parts of windows too."""
+    """Shapes in families, from usual to desperate: few tiles, many, columns cut too, windows cut into parts.
+
+    Rows are cut only where something streams or memory is short: on chip, one tile does.
+    """
     out = lowering.output
     rows, columns = _divisions(out.height), _divisions(out.width)
-    channels = sorted(
-        {_stepped(c, lowering.channel_step, out.channels) for c in _divisions(out.channels)}, reverse=True
-    )
-    kernel = lowering.kernel_rows
-
-    def shapes(all_rows: Sequence[int], all_columns: Sequence[int], parts: Sequence[int]) -> list[TileShape]:
-        found = []
-        for r in all_rows:
-            for x in all_columns:
-                for c in channels:
-                    for part in parts:
-                        tiles = math.ceil(out.height / r) * math.ceil(out.width / x) * math.ceil(out.channels / c)
-                        if tiles * math.ceil(kernel / part) <= _MANY_TILES:
-                            orders = (True, False) if c < out.channels and r * x < out.height * out.width else (True,)
-                            found += [TileShape(r, x, c, part, order) for order in orders]
-        return found
-
-    yield shapes(rows, [out.width], [kernel])
-    yield shapes(rows[-2:], columns[1:], [kernel])
+    kernel, step = lowering.kernel_rows, lowering.channel_step
+    channels = sorted({_stepped(c, step, out.channels) for c in _divisions(out.channels)}, reverse=True)
+    streaming = streams.output or any(streams.inputs)
+    usual = _shapes(lowering, rows if streaming else rows[:1], [out.width], channels, [kernel])
+    yield [shape for shape in usual if _tile_count(lowering, shape) <= _FEW_TILES]
+    yield [shape for shape in usual if _tile_count(lowering, shape) > _FEW_TILES]
+    yield _shapes(lowering, rows[-2:], columns[1:], channels[-4:], [kernel])
     if kernel > 1:
-        yield shapes([1], columns[-1:], _divisions(kernel)[1:])
-    smallest = channels[-1]
-    for x in columns:
-        yield [TileShape(1, x, smallest, kernel, True)]
-    yield [TileShape(1, 1, smallest, 1, True)]
+        yield _shapes(lowering, [1], columns[-1:], channels, _divisions(kernel)[1:])
+    for width in columns:
+        yield [TileShape(1, width, channels[-1], kernel, True)]
+    yield [TileShape(1, 1, channels[-1], 1, True)]
+
+
+def _shapes(
+    lowering: Lowering, rows: Sequence[int], columns: Sequence[int], channels: Sequence[int], parts: Sequence[int]
+) -> list[TileShape]:
+    """Every combination with a bearable number of tiles, in both orders where they differ."""
+    out, found = lowering.output, []
+    for r, x, c, part in itertools.product(rows, columns, channels, parts):
+        orders = (True, False) if c < out.channels and r * x < out.height * out.width else (True,)
+        found += [TileShape(r, x, c, part, order) for order in orders]
+    return [shape for shape in found if _tile_count(lowering, shape) <= _MANY_TILES]
+
+
+def _tile_count(lowering: Lowering, shape: TileShape) -> int:
+    out = lowering.output
+    tiles = math.ceil(out.height / shape.rows) * math.ceil(out.width / shape.columns)
+    return tiles * math.ceil(out.channels / shape.channels) * math.ceil(lowering.kernel_rows / shape.part_rows)
 
 
 def _divisions(size: int) -> list[int]:

@@ -67,18 +67,29 @@ def depthwise(memory, rows, start, pitch, columns, width_in, weight, acc):
             for x in range(width):
                 total = acc[n, y, x]
                 total[:] = 0
+                inside = columns[x, 0] >= 0 and columns[x, taps_w - 1] < width_in
                 for i in range(taps_h):
                     row = rows[y, i]
                     if row < 0:
+                        continue
+                    if inside and taps_w == 3:
+                        left = row + start + columns[x, 0] * pitch
+                        middle = row + start + columns[x, 1] * pitch
+                        right = row + start + columns[x, 2] * pitch
+                        for c in range(channels):
+                            total[c] += (
+                                np.int32(source[left + c]) * np.int32(weight[i, 0, c])
+                                + np.int32(source[middle + c]) * np.int32(weight[i, 1, c])
+                                + np.int32(source[right + c]) * np.int32(weight[i, 2, c])
+                            )
                         continue
                     for j in range(taps_w):
                         column = columns[x, j]
                         if column < 0 or column >= width_in:
                             continue
                         base = row + start + column * pitch
-                        filters = weight[i, j]
                         for c in range(channels):
-                            total[c] += np.int32(source[base + c]) * np.int32(filters[c])
+                            total[c] += np.int32(source[base + c]) * np.int32(weight[i, j, c])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -65,7 +65,7 @@ def conv(instruction: isa.Conv, reads: Reads, target: Target) -> None:
         loops.rescale_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch)
         return
     other = instruction.residual
-    residual = _gather(reads["residual"], other.map.dtype)
+    residual = _owned(_gather(reads["residual"], other.map.dtype))
     term = (other.multiplier, other.shift, -1 if other.negative else 1)
     loops.rescale_add_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch, residual, term)
 
@@ -232,7 +232,7 @@ def _depthwise(instruction: isa.Conv, memory: Bytes, weight: IntArray, frames: i
     rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
     start = -source.first_column * source.pixel_pitch
     typed = _typed(memory, source.dtype)
-    loops.depthwise(typed, rows, start, source.pixel_pitch, columns, source.width, np.ascontiguousarray(weight), acc)
+    loops.depthwise(typed, rows, start, source.pixel_pitch, columns, source.width, _owned(weight), acc)
     return acc
 
 
@@ -278,8 +278,15 @@ def _matmul(left: IntArray, right: IntArray) -> IntArray:
     """[M, K] times [K, O]: int32 by torch's int8 product; int64 by way of float64 for int16, exact below 2**53."""
     if left.dtype != np.int8:
         return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
-    transposed = torch.from_numpy(np.ascontiguousarray(right.T))
-    return torch._int_mm(torch.from_numpy(np.ascontiguousarray(left)), transposed.t()).numpy()
+    # Copies: torch takes no views of read-only memory, and wants the second factor column by column.
+    product = torch._int_mm(torch.from_numpy(_owned(left)), torch.from_numpy(right.T.copy()).t())
+    return product.numpy()
+
+
+def _owned(values: IntArray) -> IntArray:
+    """Contiguous and writeable, so that compiled loops and torch see one kind of array."""
+    dense = np.ascontiguousarray(values)
+    return dense if dense.flags.writeable else dense.copy()
 
 
 def _tap_positions(instruction: isa.Conv | isa.Pool, axis: int) -> IntArray:
