@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
 from carkp_bpu.march import find_march
-from carkp_bpu.march.base import Fact, March
+from carkp_bpu.march.base import March
 from carkp_bpu.perf.layers import schedule
 from carkp_bpu.perf.measurements import MEASUREMENTS, Measurement
 from carkp_bpu.perf.networks import NETWORKS
@@ -31,16 +32,12 @@ PULL = 0.002
 
 def with_constants(march: March, values: Mapping[str, float]) -> March:
     """A march with some constants of its hardware and costs replaced."""
+    return attrs.evolve(march, hardware=_changed(march.hardware, values), costs=_changed(march.costs, values))
 
-    def changed(record: object) -> dict[str, Fact[float]]:
-        return {
-            name: attrs.evolve(getattr(record, name), value=value)
-            for name, value in values.items()
-            if hasattr(record, name)
-        }
 
-    hardware = attrs.evolve(march.hardware, **changed(march.hardware))
-    return attrs.evolve(march, hardware=hardware, costs=attrs.evolve(march.costs, **changed(march.costs)))
+def _changed(record: Any, values: Mapping[str, float]) -> Any:
+    mine = {name: value for name, value in values.items() if hasattr(record, name)}
+    return attrs.evolve(record, **{n: attrs.evolve(getattr(record, n), value=v) for n, v in mine.items()})
 
 
 def estimated_ms(row: Measurement, march: March) -> float:
@@ -52,8 +49,7 @@ def fit(name: str) -> dict[str, float]:
     """Coordinate descent in the logarithms of the constants."""
     march = find_march(name)
     rows = [row for row in MEASUREMENTS if row.march == name and not row.held_out]
-    constants = (*attrs.fields_dict(type(march.hardware)), *attrs.fields_dict(type(march.costs)))
-    start = {n: _value(march, n) for n in FITTED[name] if n in constants}
+    start = {constant: _value(march, constant) for constant in FITTED[name]}
     best, step = dict(start), 0.5
     best_loss = _loss(march, rows, best, start)
     while step > 1e-3:
