@@ -9,7 +9,8 @@ from attrs import frozen
 class Measurement:
     """One published row. ``fps`` is of one core at saturation; ``thread_ms`` is one frame alone, or None.
 
-    Rows with ``held_out`` take no part in the fit; they show how well it carries over.
+    Rows with ``held_out`` take no part in the fit of the constants. They were in view when the model's form and the
+    array's geometry were chosen, so they are a check, not an untouched validation set.
     """
 
     march: str
