@@ -47,9 +47,9 @@ def align(
 
 #: What each way of the table is, for people.
 LABELS = {
-    "int_infer": "integer model, plain 4:4:4",
-    "int_infer_nv12": "integer model, camera's NV12",
-    "hbm": "compiled program, camera's NV12",
+    "int_infer": "int_infer, 4:4:4",
+    "int_infer_nv12": "int_infer, NV12",
+    "hbm": ".hbm, NV12",
 }
 
 
