@@ -36,6 +36,8 @@ COMPONENTS = (
     Component("loss_collector", "collect_loss_by_regex", "carkp_core.train.processors:collect_loss_by_regex"),
     Component("collate", "default_collate", "carkp_core.train.collate:default_collate"),
     Component("metric", "LossShow", "carkp_core.train.metrics:LossShow"),
+    Component("metric", "update_metric", "carkp_core.train.metrics:update_metric"),
+    Component("metric", "update_loss", "carkp_core.train.metrics:update_loss"),
     Component("callback", "Checkpoint", "carkp_core.train.callbacks.checkpoint:Checkpoint"),
     Component("callback", "Validation", "carkp_core.train.callbacks.validation:Validation"),
     Component("callback", "StatsMonitor", "carkp_core.train.callbacks.stats_monitor:StatsMonitor"),

@@ -75,3 +75,9 @@ def test_broken_files_say_where(tmp_path, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         run_config(tmp_path / "none.py", {})
+
+
+def test_settings_may_be_given_where_the_config_leaves_them_out(tmp_path):
+    config = run_config(write(tmp_path, "a = 1\n"), {"seed": 3})
+    assert config["seed"] == 3
+    assert str(config.origin("seed")) == "--opts"

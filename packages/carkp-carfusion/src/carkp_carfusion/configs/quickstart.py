@@ -20,7 +20,7 @@ NUM_LDMK = 12
 image_size = (64, 64)  # height, width
 batch_size_per_gpu = 16
 num_epochs = 12
-num_workers = 1
+num_workers = 0
 convert_mode = "fx"
 
 model = dict(

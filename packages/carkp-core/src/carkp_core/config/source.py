@@ -12,6 +12,9 @@ from typing import Any
 from carkp_core.config.located import LocatedDict, Origin, located_call
 from carkp_core.errors import ConfigError
 
+#: Names that carkp reads from any config, so that an override may set them where the config leaves them out.
+SETTINGS = ("task_name", "ckpt_dir", "seed", "march")
+
 _CALL = "__carkp_located_call__"
 
 
@@ -33,8 +36,8 @@ def run_config(path: Path, overrides: Mapping[str, Any]) -> LocatedDict:
     tree = _parse(path)
     assigned = _assigned_names(tree)
     for name in overrides:
-        if name not in assigned:
-            close = difflib.get_close_matches(name, assigned, n=1)
+        if name not in assigned and name not in SETTINGS:
+            close = difflib.get_close_matches(name, [*assigned, *SETTINGS], n=1)
             raise ConfigError(
                 f"the config assigns no name {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
                 where=f"--opts {name}",
@@ -54,6 +57,8 @@ def run_config(path: Path, overrides: Mapping[str, Any]) -> LocatedDict:
         if name in namespace:
             origin = Origin("--opts") if name in overrides else Origin(str(path), line)
             result.put(name, namespace[name], origin)
+    for name in overrides.keys() - assigned.keys():
+        result.put(name, overrides[name], Origin("--opts"))
     return result
 
 

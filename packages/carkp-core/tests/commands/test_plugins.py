@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+
+from carkp_core.cli import run
+from carkp_core.plugins import module_plugin, plugin_manager
+
+
+def nothing():
+    return []
+
+
+def test_lists_what_is_offered(tmp_path, capsys):
+    assert run(["plugins", "--verbose", "--json", str(tmp_path / "p.json")]) == 0
+    text = capsys.readouterr().out
+    assert "carkp-bpu" in text
+    assert "MSELoss" in text
+    listed = json.loads((tmp_path / "p.json").read_text())
+    assert listed["problems"] == []
+    assert "bayes-e" in listed["marches"]
+
+
+def test_problems_name_the_distribution_and_exit_1(capsys):
+    manager = plugin_manager(load_installed=False)
+    manager.add("odd", "odd-package 3.1", lambda: module_plugin(carkp_comands=nothing))
+    assert run(["plugins"], manager) == 1
+    assert "odd-package 3.1" in capsys.readouterr().err
