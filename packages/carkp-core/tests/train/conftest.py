@@ -12,8 +12,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and these tests compare bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -34,7 +34,7 @@ def test_what_is_saved_is_read_and_no_temporary_file_stays(tmp_path: Path) -> No
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.pth.tar"
     save_checkpoint(path, payload(epoch=1))
-    with pytest.raises((AttributeError, TypeError, RuntimeError, Exception), match="local|pickle"):
+    with pytest.raises((AttributeError, TypeError, RuntimeError, Exception), match=r"local|pickle"):
         save_checkpoint(path, payload(model=lambda: None))
     assert read_checkpoint(path)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.pth.tar"]
@@ -138,3 +138,9 @@ def test_nothing_in_common_is_refused_in_any_case() -> None:
     with pytest.raises(CheckpointError, match="another network"):
         load_state(model(), {"a": torch.zeros(1)}, where="file", allow_miss=True, ignore_extra=True)
     assert load_state(nn.ReLU(), {}, where="file") == LoadReport(0)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(tmp_path / "file" / "x.pth.tar", payload())

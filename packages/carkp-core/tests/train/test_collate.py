@@ -7,7 +7,9 @@ from carkp_core.train.collate import batch_samples, default_collate
 
 
 def test_tensors_arrays_and_numbers_are_stacked_and_the_rest_listed() -> None:
-    samples = [{"t": torch.ones(2), "a": np.zeros(3, np.float32), "n": i, "s": f"{i}", "r": torch.ones(i)} for i in (1, 2)]
+    samples = [
+        {"t": torch.ones(2), "a": np.zeros(3, np.float32), "n": i, "s": f"{i}", "r": torch.ones(i)} for i in (1, 2)
+    ]
     batch = default_collate(samples)
     assert batch["t"].shape == (2, 2)
     assert batch["a"].shape == (2, 3)

@@ -39,7 +39,9 @@ def test_names_can_be_changed_and_what_is_left_is_said(tmp_path: Path, capfd: py
         state_dict_update_func=lambda state: {f"0.{name}": value for name, value in state.items()},
     )
     renamed(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
-    assert "2 tensors loaded; 5 missing (1.weight, 1.bias, 1.running_mean, 1.running_var, ...)" in capfd.readouterr().err
+    assert (
+        "2 tensors loaded; 5 missing (1.weight, 1.bias, 1.running_mean, 1.running_var, ...)" in capfd.readouterr().err
+    )
 
 
 def test_a_stage_out_of_order_names_the_command(tmp_path: Path) -> None:

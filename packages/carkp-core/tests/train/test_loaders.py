@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,44 @@ def test_samples_do_not_depend_on_workers_or_skipped_batches(dataset: Any) -> No
         assert torch.equal(draws(workers, epoch, skip=2), whole[6:])
     assert not torch.equal(draws(alone, 0), draws(alone, 1))
     assert torch.equal(torch.get_rng_state(), state), "loading must leave the model's generator alone"
+
+
+class Damaged(Careless):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == 4:
+            raise DataError("an image does not decode", where="data[4]", remedy="pack again")
+        return {"draws": np.zeros(2 + (index == 8))}
+
+
+def same_shapes(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    if len({sample["draws"].shape for sample in samples}) > 1:
+        raise DataError("samples differ in shape")
+    return loaders.default_collate(samples)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_error_comes_out_of_a_worker_as_it_is(workers: int) -> None:
+    plan = LoaderPlan(Damaged(), 2, num_workers=workers, collate_fn=same_shapes)
+    loader = EpochLoader(plan, 0, World(), training=True)
+    with pytest.raises(DataError, match="does not decode") as error:
+        list(loader.epoch(0))
+    assert str(error.value) == "data[4]: an image does not decode\n  do: pack again"
+    with pytest.raises(DataError, match="differ in shape"):
+        list(loader.epoch(0, skip=4))
+
+
+class Dies(Careless):
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"draws": np.zeros(2)}
+
+
+def test_a_worker_that_dies_is_named() -> None:
+    loader = EpochLoader(LoaderPlan(Dies(), 2, num_workers=1), 0, World(), training=True)
+    with pytest.raises(DataError, match="worker process of a data loader has died") as error:
+        list(loader.epoch(0))
+    assert "lower num_workers" in str(error.value.remedy)
 
 
 def test_skipped_batches_are_not_loaded() -> None:
@@ -191,3 +231,15 @@ def test_little_shared_memory_means_no_workers(monkeypatch: pytest.MonkeyPatch) 
     assert plan.num_workers == 0
     assert plan.passed_on == {}
     assert "shared memory" in said[0]
+
+
+def test_closing_ends_the_workers_at_once() -> None:
+    loader = EpochLoader(LoaderPlan(Spots(12), 2, num_workers=2), 0, World(), training=True)
+    next(loader.epoch(0))
+    workers = loader._loader._iterator._workers  # type: ignore[union-attr]
+    assert all(worker.is_alive() for worker in workers)
+    loader.close()
+    loader.close()
+    assert not any(worker.is_alive() for worker in workers)
+    assert len(list(loader.epoch(0))) == 6, "a closed loader can be used again"
+    loader.close()

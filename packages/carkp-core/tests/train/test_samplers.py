@@ -20,7 +20,7 @@ def test_an_order_depends_on_seed_and_epoch_alone() -> None:
     assert list(epoch_order(4, 1, 2, shuffle=False)) == [0, 1, 2, 3]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 5))
 def test_shares_cover_everything(count: int, size: int) -> None:
     worlds = [World(rank, size) for rank in range(size)]
@@ -34,7 +34,7 @@ def test_shares_cover_everything(count: int, size: int) -> None:
         assert len(same) == len(Order(count, 0, False, world, even=True))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 30), batch=st.integers(1, 7), drop=st.booleans(), data=st.data())
 def test_skipping_batches_changes_nothing_else(count: int, batch: int, drop: bool, data: st.DataObject) -> None:
     batches = EpochBatches(Order(count, 5, True, World(), even=True), batch, drop)

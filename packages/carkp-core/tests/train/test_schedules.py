@@ -52,7 +52,7 @@ def test_polynomial(tmp_path: Path) -> None:
     assert ours == pytest.approx([0.5, 1, *(polynomial(n / 16, 2) for n in range(16))])
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(done=st.floats(-1, 2), power=st.floats(0.1, 4))
 def test_factors_stay_in_range(done: float, power: float) -> None:
     assert 0 <= cosine(done) <= 1

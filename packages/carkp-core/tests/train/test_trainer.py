@@ -196,7 +196,11 @@ def test_bad_lengths(tmp_path: Path, changes: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"data_loader": None}, "needs data_loader"), ({"optimizer": None}, "needs an optimizer")],
+    [
+        ({"data_loader": None}, "needs data_loader"),
+        ({"optimizer": None}, "needs an optimizer"),
+        ({"batch_processor": MultiBatchProcessor(need_grad_update=False)}, "need_grad_update=False"),
+    ],
 )
 def test_missing_parts(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -204,7 +208,5 @@ def test_missing_parts(tmp_path: Path, changes: dict[str, Any], message: str) ->
 
 
 def test_a_trainer_without_a_checkpoint_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    Trainer(
-        nn.Linear(1, 1), callbacks=[], num_epochs=0, context=make_context(tmp_path)
-    ).fit()
+    Trainer(nn.Linear(1, 1), callbacks=[], num_epochs=0, context=make_context(tmp_path)).fit()
     assert "nothing will be saved" in capfd.readouterr().err

@@ -125,7 +125,7 @@ def make_trainer(
         "callbacks": [
             StatsMonitor(log_freq=2),
             CosLrUpdater(warmup_len=1, warmup_by="epoch"),
-            Validation(spot_loader(10, shuffle=False), MultiBatchProcessor(need_grad_update=False), context=context),
+            Validation(spot_loader(10, shuffle=False), MultiBatchProcessor(need_grad_update=False)),
             Checkpoint(context=context),
         ],
         "train_metrics": [LossShow()],

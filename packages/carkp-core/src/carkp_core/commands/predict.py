@@ -87,7 +87,7 @@ def predict(
         console.print(rows_table(prediction.table))
     for path in (output, worst):
         if path is not None:
-            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:

@@ -63,4 +63,5 @@ def train(
         context = session.context
         write_json(json_path, {"stage": stage, "metrics": metrics, "checkpoint": context.checkpoint(stage)})
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "no validation metrics"
-        Console(soft_wrap=True).print(f"{stage}: {shown}\nresults in {context.ckpt_dir}", highlight=False)
+        text = f"{stage}: {shown}\nresults in {context.ckpt_dir}"
+        Console().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.callbacks.checkpoint import Checkpoint
 from carkp_core.train.environment import Environment
 from carkp_core.train.evaluation import evaluating
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.state import Training
 from carkp_core.train.trainer import Convert, Trainer, run_untrained
@@ -25,7 +25,7 @@ from carkp_core.train.trainer import Convert, Trainer, run_untrained
 class Calibrator:
     """Calibrate a quantized model.
 
-    The converted model has a ``network`` with ``start_observing()`` and ``finish_observing()``; the latter fixes scales.
+    The converted model's ``network`` has ``start_observing()``, and ``finish_observing()``, which fixes the scales.
 
     Parameters
     ----------
@@ -90,8 +90,7 @@ class Calibrator:
                 seen=type(network).__name__,
                 remedy="add dict(type='Float2Calibration') to the converters",
             )
-        plan = fitted(LoaderPlan.of(self.data_loader, self.context), environment.world, environment.say_once)
-        loader = EpochLoader(plan, self.context.seed, environment.world, training=True)
+        loader = open_loader(self.data_loader, environment, training=True)
         network.start_observing()
         with evaluating(training.model), progress("calibration", self.num_steps, environment.console) as advance:
             for batch in _cycled(loader, self.num_steps):

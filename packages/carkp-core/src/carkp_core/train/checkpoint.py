@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -37,17 +38,31 @@ _STAGE_OF_FILE = re.compile(rf"({'|'.join(STAGES)})-checkpoint-")
 
 
 def save_checkpoint(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint atomically: a reader sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    CheckpointError
+        The disk is full, or the folder cannot be written to.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(dict(payload), file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            "the checkpoint cannot be written",
+            where=str(path),
+            seen=str(error),
+            remedy="free some disk space, or choose another ckpt_dir",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, config: Path | str | None = None) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from attrs import field, frozen
 from rich.console import Console
@@ -30,11 +31,13 @@ class Environment:
     interrupt: Interrupt
     #: The record of the run; None for ``predict``, which keeps none.
     run: Run | None = None
+    #: What is closed with the environment.
+    resources: ExitStack = field(factory=ExitStack)
     _said: set[str] = field(factory=set, init=False)
 
     def say(self, text: str) -> None:
         """Print a line on standard error, once for all processes."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def say_once(self, text: str) -> None:
         """Print a line that was not printed before."""
@@ -64,7 +67,7 @@ def stage_environment(context: Context, device: Any = None) -> Iterator[Environm
     """
     with plain_environment(context, device) as plain:
         run = _shared_run(context, plain.world)
-        environment = Environment(context, plain.world, plain.device, plain.console, plain.interrupt, run)
+        environment = attrs.evolve(plain, run=run)
         seed_everything(context.seed, plain.world.rank)
         error: BaseException | None = None
         try:
@@ -84,7 +87,9 @@ def plain_environment(context: Context, device: Any = None) -> Iterator[Environm
         chosen = choose_device(device, world)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        yield Environment(context, world, chosen, Console(stderr=True, quiet=not world.is_main), interrupt)
+        environment = Environment(context, world, chosen, Console(stderr=True, quiet=not world.is_main), interrupt)
+        with environment.resources:
+            yield environment
 
 
 def _shared_run(context: Context, world: World) -> Run:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from carkp_core.context import Context
 from carkp_core.errors import CheckpointError, ConfigError
 from carkp_core.train.checkpoint import file_digest, load_state, origin_of, read_checkpoint
+from carkp_core.train.distributed import is_main_process
 
 PRETRAINED = "pretrained:"
 
@@ -111,4 +112,5 @@ class LoadStage(LoadCheckpoint):
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    if is_main_process():
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

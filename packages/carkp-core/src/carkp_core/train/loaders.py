@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 
 from carkp_core.config.recipe import Recipe, build_value, where
 from carkp_core.context import Context
-from carkp_core.errors import ConfigError, DataError
+from carkp_core.errors import CarkpError, ConfigError, DataError
 from carkp_core.train.collate import default_collate
 from carkp_core.train.distributed import World
+from carkp_core.train.environment import Environment
 from carkp_core.train.samplers import EpochBatches, Key, Order
 from carkp_core.train.seeding import seed_everything, seeded
 
@@ -175,7 +176,12 @@ class Replayed(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Any:
-        epoch, index = key
+        try:
+            return self._sample(*key)
+        except CarkpError as error:
+            return Failure(error)
+
+    def _sample(self, epoch: int, index: int) -> Any:
         if hasattr(self.dataset, "replay"):
             return self.dataset.replay(index, epoch)
         if hasattr(self.dataset, "set_epoch"):
@@ -189,6 +195,29 @@ class Replayed(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+@frozen(eq=False)
+class Failure:
+    """A user's error in a sample or a batch, carried from a worker: torch would make a traceback's text of it."""
+
+    error: CarkpError
+
+
+@frozen(eq=False)
+class Collated:
+    """A collate function that hands failures on."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        failed = next((sample for sample in samples if isinstance(sample, Failure)), None)
+        if failed is not None:
+            return failed
+        try:
+            return self.collate(samples)
+        except CarkpError as error:
+            return Failure(error)
 
 
 class EpochLoader:
@@ -227,7 +256,7 @@ class EpochLoader:
             batch_sampler=self._batches,
             num_workers=plan.num_workers,
             pin_memory=plan.pin_memory,
-            collate_fn=plan.collate_fn,
+            collate_fn=Collated(plan.collate_fn),
             worker_init_fn=_start_worker,
             persistent_workers=plan.num_workers > 0,
             generator=torch.Generator().manual_seed(seed),
@@ -243,7 +272,26 @@ class EpochLoader:
         if skip >= len(self):
             return
         self._batches.start(epoch, skip)
-        yield from self._loader
+        try:
+            for batch in self._loader:
+                if isinstance(batch, Failure):
+                    raise batch.error
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a worker process of a data loader has died",
+                seen=str(error).splitlines()[0],
+                remedy="lower num_workers or batch_size: memory may be short",
+            ) from error
+
+    def close(self) -> None:
+        """End the worker processes. Left to the interpreter's exit, each would be waited for, five seconds long."""
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
 
     def groups(self, epoch: int, size: int, skip: int = 0) -> Iterator[list[Any]]:
         """Yield groups of ``size`` batches, the last may be smaller, without the first ``skip`` groups."""
@@ -261,6 +309,15 @@ def _start_worker(_worker: int) -> None:
     """In a worker: one thread, and Ctrl-C is the parent's business (torch handles SIGTERM)."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def open_loader(source: Any, environment: Environment, training: bool) -> EpochLoader:
+    """Open what a config says of a loader, fit for this machine; its workers end with the environment."""
+    world = environment.world
+    plan = fitted(LoaderPlan.of(source, environment.context), world, environment.say_once)
+    loader = EpochLoader(plan, environment.context.seed, world, training)
+    environment.resources.callback(loader.close)
+    return loader
 
 
 def fitted(plan: LoaderPlan, world: World, say: Say) -> LoaderPlan:

@@ -21,7 +21,7 @@ from carkp_core.errors import ConfigError
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.environment import Environment, plain_environment
 from carkp_core.train.evaluation import Evaluated, evaluate
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.trainer import Convert, as_list
 
@@ -98,7 +98,7 @@ class Predictor:
         """
         with plain_environment(self.context, self.device) as environment:
             model = self._prepared(environment)
-            loaders = [self._loader(source, environment) for source in self.loaders]
+            loaders = [open_loader(source, environment, training=False) for source in self.loaders]
             collector = AnswerCollector(self.metrics) if collect else None
             callbacks = [*self.callbacks, *([collector] if collector else [])]
             values, samples = _evaluate_all(model, loaders, self.batch_processor, self.metrics, environment, callbacks)
@@ -113,10 +113,6 @@ class Predictor:
         if getattr(self.batch_processor, "enable_channels_last", False):
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
-
-    def _loader(self, source: Any, environment: Environment) -> EpochLoader:
-        plan = fitted(LoaderPlan.of(source, self.context), environment.world, environment.say_once)
-        return EpochLoader(plan, self.context.seed, environment.world, training=False)
 
 
 class AnswerCollector(Callback):
@@ -176,12 +172,14 @@ def mapped_back(xy: Tensor, transform: Tensor) -> Tensor:
 
 
 def with_companions(metrics: Sequence[Any]) -> list[Any]:
-    """Return the metrics' companions and the metrics, each name once; the companions' values lead the report."""
+    """Return the metrics, led by those of their companions that the config does not name itself, each once."""
+    given = {metric.name for metric in metrics}
     found: dict[str, Any] = {}
     for metric in metrics:
         for companion in getattr(metric, "companions", tuple)():
-            found.setdefault(companion.name, companion)
-    return [*found.values(), *(metric for metric in metrics if metric.name not in found)]
+            if companion.name not in given:
+                found.setdefault(companion.name, companion)
+    return [*found.values(), *metrics]
 
 
 def write_answers(path: Path, answers: Sequence[Mapping[str, Any]]) -> None:

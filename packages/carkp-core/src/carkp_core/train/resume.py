@@ -1,7 +1,7 @@
 """What a checkpoint says of a run in progress, and taking it up again.
 
-A resumed run is bit-equal to one that was never stopped: weights, optimizer, position within the epoch, the random
-generators of every process, and the accumulators of metrics and callbacks are all kept.
+A resumed run is bit-equal to one that was never stopped, given as many threads: weights, optimizer, position within
+the epoch, the random generators of every process, and the accumulators of metrics and callbacks are all kept.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from carkp_core.errors import CheckpointError
 from carkp_core.train.checkpoint import FORMAT, load_state, origin_of, read_checkpoint
@@ -43,7 +45,11 @@ def checkpoint_payload(training: Training, resumable: bool) -> dict[str, Any]:
 
 def _progress(training: Training) -> dict[str, Any]:
     assert training.optimizer is not None
-    own = {"random": random_state(), "metrics": [metric.state() for metric in training.train_metrics]}
+    own = {
+        "threads": torch.get_num_threads(),
+        "random": random_state(),
+        "metrics": [metric.state() for metric in training.train_metrics],
+    }
     return {
         "optimizer": training.optimizer.state_dict(),
         "step_in_epoch": training.step_in_epoch,
@@ -144,6 +150,10 @@ def _load_process(training: Training, progress: Mapping[str, Any]) -> None:
         )
         return
     own = progress["processes"][world.rank]
+    if own["threads"] != torch.get_num_threads():
+        training.environment.say(
+            f"{own['threads']} threads before, {torch.get_num_threads()} now: sums may differ in their last bits"
+        )
     restore_random_state(own["random"])
     for metric, state in zip(training.train_metrics, own["metrics"], strict=False):
         metric.load_state(state)

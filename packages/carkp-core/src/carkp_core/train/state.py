@@ -85,6 +85,8 @@ class Training:
     @property
     def place(self) -> str:
         """Say where the run stands."""
+        if self.epoch >= self.plan.epochs:
+            return f"all {self.plan.epochs} epochs done"
         done = f"step {self.step_in_epoch} of {self.plan.steps_in(self.epoch)}"
         return f"epoch {self.epoch + 1} of {self.plan.epochs}, {done}"
 

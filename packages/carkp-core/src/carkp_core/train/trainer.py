@@ -20,7 +20,7 @@ from carkp_core.train.curves import draw_curves
 from carkp_core.train.distributed import replicate
 from carkp_core.train.environment import Environment, stage_environment
 from carkp_core.train.interrupts import StoppedError
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.loop import finish_epoch, train
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.resume import resume
@@ -149,14 +149,19 @@ class Trainer:
     def _loader(self, environment: Environment) -> EpochLoader:
         if self.data_loader is None:
             raise ConfigError("a trainer needs data_loader", where=f"{self.context.stage}_trainer")
-        plan = fitted(LoaderPlan.of(self.data_loader, self.context), environment.world, environment.say_once)
-        return EpochLoader(plan, self.context.seed, environment.world, training=True)
+        return open_loader(self.data_loader, environment, training=True)
 
     def _make_trainable(self, training: Training) -> None:
         """Add the optimizer and, where processes share the run, joint batch norm and the averaging of gradients."""
         environment = training.environment
         if self.sync_bn and environment.world.size > 1:
             training.model = convert_sync_bn(training.model, environment.device)
+        if not getattr(self.batch_processor, "need_grad_update", True):
+            raise ConfigError(
+                "a trainer's batch_processor has need_grad_update=False",
+                where=f"{self.context.stage}_trainer.batch_processor",
+                allowed="need_grad_update=True; False is for validation",
+            )
         parameters = [p for p in training.model.parameters() if p.requires_grad]
         if self.optimizer is None or not parameters:
             raise ConfigError(

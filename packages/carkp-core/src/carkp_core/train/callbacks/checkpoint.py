@@ -11,6 +11,7 @@ from typing import Any, Literal
 from carkp_core.context import Context
 from carkp_core.errors import ConfigError
 from carkp_core.ir import binary
+from carkp_core.ir.graph import Graph
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.checkpoint import save_checkpoint
 from carkp_core.train.processors import StepResult
@@ -144,7 +145,7 @@ class Checkpoint(Callback):
             return
         save_checkpoint(self.path(which), payload)
         graph = getattr(training.network, "graph", None)
-        if graph is not None:
+        if isinstance(graph, Graph):
             binary.write(graph, self._graph_path(which))
 
     def _copy_last_to_best(self, training: Training) -> None:

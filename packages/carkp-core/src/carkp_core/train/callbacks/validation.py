@@ -8,12 +8,11 @@ from typing import Any
 from torch import nn
 
 from carkp_core.config.recipe import deferred
-from carkp_core.context import Context
 from carkp_core.errors import ConfigError
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.checkpoint import load_state
 from carkp_core.train.evaluation import evaluate
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.state import Training
 
@@ -50,8 +49,6 @@ class Validation(Callback):
         val_interval: int = 1,
         val_on_train_end: bool = True,
         log_interval: float | None = None,
-        *,
-        context: Context,
     ) -> None:
         if val_interval < 1:
             raise ConfigError("Validation: val_interval is below 1", seen=str(val_interval), allowed="1, 2, ...")
@@ -62,14 +59,11 @@ class Validation(Callback):
         self.init_with_train_model = init_with_train_model
         self.val_interval = val_interval
         self.val_on_train_end = val_on_train_end
-        self.context = context
         self._loader: EpochLoader | None = None
 
     def on_train_begin(self, training: Training) -> None:
         """Open the data, so that a wrong path is known before the first epoch is paid for."""
-        environment = training.environment
-        plan = fitted(LoaderPlan.of(self.data_loader, self.context), environment.world, environment.say_once)
-        self._loader = EpochLoader(plan, self.context.seed, environment.world, training=False)
+        self._loader = open_loader(self.data_loader, training.environment, training=False)
 
     def on_epoch_end(self, training: Training) -> None:
         """Validate, if it is time."""
