@@ -18,4 +18,4 @@ def carkp_backends() -> Iterator[Backend]:
 
 @hookimpl
 def carkp_commands() -> Iterator[Command]:
-    yield Command("hbm", "carkp_bpu.hbm_commands:hbm", "Open a compiled program: info, disasm, run.")
+    yield Command("hbm", "carkp_bpu.hbm_commands:hbm", "Look into a compiled program: info, disasm, asm, run.")
