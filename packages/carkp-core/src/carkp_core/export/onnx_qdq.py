@@ -2,7 +2,8 @@
 
 Each node of the IR becomes dequantized inputs, the float operator, its clamp, and a quantized output::
 
-    q_x -> DequantizeLinear -> Conv(DequantizeLinear(int8 w), DequantizeLinear(int32 b)) -> Relu -> QuantizeLinear -> q_y
+    x (int8) -> DequantizeLinear -> Conv(weight, bias) -> Relu -> QuantizeLinear -> y (int8)
+                                         weight = DequantizeLinear(int8), bias = DequantizeLinear(int32)
 
 Zero points are 0, scales are constants. The multipliers come from float32 scales, so a runtime's result, given the same
 integers, differs only where the exact value lies next to a tie (it rounds half to even, the IR half up). Tables are

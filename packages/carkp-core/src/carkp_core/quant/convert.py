@@ -107,5 +107,5 @@ def _plain(structure: Any) -> Any:
     if isinstance(structure, Mapping):
         return {"dict": {key: _plain(item) for key, item in structure.items()}}
     if isinstance(structure, (list, tuple)):
-        return {type(structure).__name__: [_plain(item) for item in structure]}
+        return {"list" if isinstance(structure, list) else "tuple": [_plain(item) for item in structure]}
     return None

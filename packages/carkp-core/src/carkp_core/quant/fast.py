@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from carkp_core.ir.graph import Graph
 from carkp_core.quant.convert import convert
 from carkp_core.quant.prepare import prepare
+from carkp_core.quant.trace import TRACE_BATCH
 
 
 def fast_graph(model: nn.Module, example_inputs: Mapping[str, Tensor], context: Any = None, name: str = "") -> Graph:
@@ -33,7 +34,9 @@ def fast_graph(model: nn.Module, example_inputs: Mapping[str, Tensor], context: 
     network = prepare(model, example_inputs, context=context, input_scales=scales).eval()
     generator = torch.Generator().manual_seed(0)
     network.start_observing()
-    network(*(torch.rand((1, *value.shape[1:]), generator=generator) * 2 - 1 for value in example_inputs.values()))
+    # Calls without integer form may have the traced batch built in.
+    shapes = [(TRACE_BATCH, *value.shape[1:]) for value in example_inputs.values()]
+    network(*(torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes))
     network.finish_observing(strict=False)
     metadata = {"stage": "fast"} | ({"march": context.march} if context is not None else {})
     title = name or getattr(context, "task", "") or type(model).__name__

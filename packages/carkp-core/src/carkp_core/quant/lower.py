@@ -112,6 +112,8 @@ def _opaque(layers: LayerGraph, node: fx.Node, function: Any, args: Any, kwargs:
 
     def make(index: int | None, shape: Any) -> fx.Node:
         layer, inputs = make_opaque(function, args, kwargs, index)
+        batched = bool(shape) and shape[0] == layers.batch
+        layer.shape = (1, *shape[1:]) if batched else (1, *shape)
         return layers.add(layer, inputs, name, source, shape)
 
     if node.meta["value"] is None:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
 
 from carkp_core.errors import QuantizationError
 from carkp_core.ir.arithmetic import INT_RANGE
@@ -265,7 +264,14 @@ def _named_output(value: Any) -> Any:
 
 
 def _filled(structure: Any, values: Mapping[str, Tensor]) -> Any:
-    return tree_map(lambda name: values[name.text] if isinstance(name, _Name) else name, structure)
+    if isinstance(structure, _Name):
+        return values[structure.text]
+    if isinstance(structure, Mapping):
+        return {key: _filled(item, values) for key, item in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        made = [_filled(item, values) for item in structure]
+        return made if isinstance(structure, list) else tuple(made)
+    return structure
 
 
 def _names(structure: Any) -> Iterator[_Name]:

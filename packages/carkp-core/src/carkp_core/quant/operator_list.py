@@ -13,7 +13,7 @@ _NAMED = {
     "elementwise": ("add", "sub", "rsub", "mul", "div", "rdiv"),
     "concat": ("concat", "stack"),
     "pooling": ("max_pool", "avg_pool", "adaptive_avg", "adaptive_max", "mean", "amax"),
-    "resize": ("resize",),
+    "resize": ("resize", "expand"),
     "move": (
         "identity", "cast", "reshape", "permute", "transpose", "split", "unbind", "getitem", "narrow", "select", "pad",
         "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,13 @@ from carkp_core.quant.fuse import fuse
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.lower import definitions, lower
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.operators import OperatorDefinition
 from carkp_core.quant.settings import QuantSettings, observer_factory
 from carkp_core.quant.simplify import simplify
 from carkp_core.quant.trace import TRACE_BATCH, Trace, trace
+
+#: Torch's own modules of many calls, which people know by their name: one opaque layer, not ten.
+_COMPOSITES = (nn.MultiheadAttention, nn.RNNBase, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def prepare(
@@ -50,7 +54,7 @@ def prepare(
         When the network cannot be traced, or the layers do not give what it returned.
     """
     known = definitions(context)
-    traced = trace(network, example_inputs, lambda module: any(d.recognises(module) for d in known))
+    traced = trace(network, example_inputs, lambda module: _kept_whole(module, known))
     layers = lower(traced, known)
     settings = settings or QuantSettings()
     fold_batch_norm(layers, settings.qat_mode)
@@ -64,6 +68,10 @@ def prepare(
     made = QuantizedNetwork(layers, input_scales, follow)
     _hold_against(made, traced, layers, example_inputs)
     return made.to(_device(network)).train(network.training)
+
+
+def _kept_whole(module: nn.Module, known: Sequence[OperatorDefinition]) -> bool:
+    return isinstance(module, _COMPOSITES) or any(definition.recognises(module) for definition in known)
 
 
 def _hold_against(made: QuantizedNetwork, traced: Trace, layers: LayerGraph, example: Mapping[str, Tensor]) -> None:

@@ -43,6 +43,9 @@ _VALUE_READS = {
     "__array__", "nonzero", "equal", "allclose", "is_nonzero", "masked_select", "unique",
 }  # fmt: skip
 
+#: Calls that take a tensor for its shape and type only: their results are constants.
+_MAKERS = ("zeros_like", "ones_like", "full_like", "empty_like", "new_")
+
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _TRACER = os.path.abspath(__file__)
 
@@ -153,6 +156,8 @@ class _Recorder:
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Execute a torch call and, when it makes tensors, record it."""
         name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # an attribute such as x.shape or x.mT
+            name = func.__self__.__name__  # type: ignore[attr-defined]
         self._last_place = self.place()
         if name in _VALUE_READS and not self._inside_leaf:
             raise QuantizationError(
@@ -170,7 +175,7 @@ class _Recorder:
                 seen="x[...] = value",
                 remedy="build the tensor with torch.cat, torch.stack or F.pad instead",
             )
-        if not _has_tensor(result) or self._inside_leaf:
+        if not _has_tensor(result) or self._inside_leaf or name.startswith(_MAKERS):
             return result
         return self._record(func, name, args, kwargs, result)
 

@@ -304,7 +304,7 @@ IDENTITY = OperatorDefinition(
     _lower_identity,
     calls=(
         "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout", "contiguous", "clone",
-        "detach", "float", "requires_grad", "alias", "identity",
+        "detach", "float", "data", "requires_grad", "alias", "identity",
     ),
     parameters=("input", "*rest"),
 )  # fmt: skip

@@ -38,6 +38,8 @@ class Opaque(Layer):
         super().__init__()
         self.target, self.function, self.pick = target, function, pick
         self.args, self.kwargs = tuple(args), dict(kwargs)
+        #: As traced, with N = 1; a tensor whose first dimension is not the batch gets one in front.
+        self.shape: tuple[int, ...] = ()
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         args, kwargs = tree_map(lambda a: inputs[a.index] if isinstance(a, Slot) else a, (self.args, self.kwargs))
@@ -52,9 +54,7 @@ class Opaque(Layer):
         return QTensor(exact.quantize(result, scale, *INT_RANGE[self.dtype]), scale, self.dtype)
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
-        example = self.float_forward(*(torch.zeros(t.shape) for t in inputs))
-        shape = (1, *example.shape[1:]) if example.ndim else (1,)
-        return IrOp(ir.Opaque(self.target, tuple(shape)), self.dtype, self.wanted_scale())
+        return IrOp(ir.Opaque(self.target, self.shape), self.dtype, self.wanted_scale())
 
 
 class Slot:

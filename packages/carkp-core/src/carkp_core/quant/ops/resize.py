@@ -175,6 +175,18 @@ def _lower(call: Call) -> fx.Node | None:
     return call.emit(ResizeBilinear(size, bool(args["align_corners"])), x)
 
 
+def _lower_expand(call: Call) -> fx.Node | None:
+    """Repeating the only row or column is a nearest resize; an expansion to the same shape is nothing."""
+    x: fx.Node = call.args["input"]
+    shape, out = call.shape_of(x), tuple(call.shape)
+    if shape == out:
+        return x
+    grows = (
+        len(shape) == 4 and shape[:2] == out[:2] and all(s in (1, o) for s, o in zip(shape[2:], out[2:], strict=True))
+    )
+    return call.emit(ResizeNearest(Size((out[2], out[3]), None)), x) if grows and call.batched(x) else None
+
+
 def _as_torch(size_in: Any, size_out: Any) -> bool:
     """True where torch's float32 positions give the same pixels as whole numbers do."""
     for size, out in zip(size_in, size_out, strict=True):
@@ -185,6 +197,9 @@ def _as_torch(size_in: Any, size_out: Any) -> bool:
     return True
 
 
+EXPAND = OperatorDefinition(
+    "expand", _lower_expand, calls=("expand", "expand_as", "broadcast_to"), parameters=("input", "*rest")
+)
 RESIZE = OperatorDefinition(
     "resize",
     _lower,
