@@ -54,9 +54,7 @@ def requantize_rows(
 
 
 @kernel
-def requantize_add(
-    acc: Any, count: int, rescale: Any, residual: Any, term: tuple[int, int, int, int], lo: int, hi: int, out: Any
-) -> None:
+def requantize_add(acc: Any, count: int, rescale: Any, residual: Any, term: Any, lo: int, hi: int, out: Any) -> None:
     """``count`` values of ``acc`` as the first term of an add, ``residual`` as the second.
 
     ``rescale`` is (multiplier, offset, shift) with 15 already taken from shift; ``term`` is the residual's
