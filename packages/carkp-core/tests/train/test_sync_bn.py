@@ -34,6 +34,9 @@ def test_two_processes_equal_one_on_the_joint_batch(tmp_path: Path, process_env:
         # A process's loss is the mean over its half, so its inputs' gradients are twice the joint batch's.
         assert x.grad is not None
         torch.testing.assert_close(result["x"], 2 * x.grad[rank::2], rtol=1e-5, atol=1e-6)
+        tolerated, refused = result["unused"]
+        assert tolerated == ""
+        assert "find_unused_parameters=True" in refused
         for name, value in model.state_dict().items():
             torch.testing.assert_close(result["state"][name], value, rtol=1e-5, atol=1e-6)
 

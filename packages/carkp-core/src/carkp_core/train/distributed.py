@@ -7,7 +7,6 @@ GPUs). One process is a world of size 1, in which every exchange is the identity
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,14 +101,28 @@ def choose_device(device: Any, world: World) -> torch.device:
     return chosen
 
 
-def replicate(model: nn.Module, device: torch.device, world: World, find_unused: bool = True) -> nn.Module:
+class Replica(nn.parallel.DistributedDataParallel):
+    """torch's replicated model, whose commonest mistake gets a message that says what to do."""
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        try:
+            return super().forward(*inputs, **kwargs)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise ConfigError(
+                "some of the model's parameters took no part in the last step",
+                allowed="every parameter has a gradient in every step, when processes share the run",
+                remedy="set find_unused_parameters=True on the trainer, or freeze or remove those parameters",
+            ) from error
+
+
+def replicate(model: nn.Module, device: torch.device, world: World, find_unused: bool = False) -> nn.Module:
     """Wrap a model so that its gradients are averaged over the processes; the model itself in a world of one."""
     if world.size == 1:
         return model
-    # Unused parameters are looked for by default, since a trunk may compute features that no head takes.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=find_unused)
+    return Replica(model, device_ids=ids, find_unused_parameters=find_unused)
 
 
 def _exchange_device() -> torch.device:

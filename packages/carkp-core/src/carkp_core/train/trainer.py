@@ -57,7 +57,7 @@ class Trainer:
     sync_bn:
         Batch norm over the joint batch of all processes.
     find_unused_parameters:
-        Bear with parameters that take no part in a step, when processes share the run.
+        Bear with parameters that take no part in a step, when processes share the run; it costs a little.
     log_interval:
         Accepted for the tutorial's sake: progress is shown by time.
     """
@@ -76,7 +76,7 @@ class Trainer:
         val_metrics: Sequence[Any] | None = None,
         model_convert_pipeline: Convert | None = None,
         sync_bn: bool = False,
-        find_unused_parameters: bool = True,
+        find_unused_parameters: bool = False,
         log_interval: float | None = None,
         *,
         context: Context,
