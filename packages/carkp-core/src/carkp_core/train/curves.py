@@ -49,6 +49,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], losses: Sequence[tuple[i
         axis.set(title=name, xlabel="epoch")
     for axis in axes:
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=100)
 
 
