@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from npu_toys import ToyBackend, toy_graph, toy_plugins, write_config
 
-from carkp_core.errors import BackendError, CheckpointError
-from carkp_core.programs import RefusedError, compile_session, current_program, integer_graph
+from carkp_core.errors import CheckpointError
+from carkp_core.programs import RefusedError, compile_session, current_program
 from carkp_core.session import open_session
 
 
@@ -28,8 +28,8 @@ def test_fast_perf_needs_no_integer_model(tmp_path: Path) -> None:
 
 def test_another_march_is_refused_naming_both(tmp_path: Path) -> None:
     session = open_session(str(write_config(tmp_path, toy_graph("toy-1"))), march="toy-2", plugins=toy_plugins())
-    with pytest.raises(BackendError, match=r"march 'toy-1', not for 'toy-2'"):
-        integer_graph(session)
+    with pytest.raises(CheckpointError, match=r"march 'toy-1', not for 'toy-2'"):
+        session.integer_graph()
 
 
 def test_a_program_is_compiled_only_when_it_has_to_be(tmp_path: Path) -> None:

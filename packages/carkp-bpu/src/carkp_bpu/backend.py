@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from carkp_bpu.operator import BpuOperator, installed_operators
 from carkp_core.backend import (
@@ -67,7 +67,7 @@ class BpuBackend:
             return CompileResult(check, performance, None, None, reports)
         program = self._compiled(graph, options)
         sha256 = write(program, options.hbm)
-        performance = report.estimate(program, options.march, graph)
+        performance = report.estimate(program, options.march, graph, layer_details=options.layer_details)
         reports = report.write_reports(performance, program, options.out_dir)
         return CompileResult(check, performance, options.hbm, sha256, reports)
 
@@ -92,8 +92,7 @@ class BpuBackend:
         """Read an ``.hbm``."""
         from carkp_bpu.hbm.program import load
 
-        # Its attributes are read-only, which the protocol's are not declared to be.
-        return cast("Program", load(path))
+        return load(path)
 
     def run_program(self, program: Program, inputs: Arrays, taps: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
         """Execute an ``.hbm`` on the machine simulator."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG = "quickstart"
 #: What is drawn: enough large, mostly unoccluded cars for a small network to learn from in a minute or two.
-FRAMES_TRAIN, FRAMES_TEST, FRAME_SIZE_WH, DIFFICULTY = 320, 70, (640, 360), "easy"
+FRAMES_TRAIN, FRAMES_TEST, FRAME_SIZE_WH, DIFFICULTY = 280, 60, (640, 360), "easy"
 #: Test crops on which the integer model's answer is drawn.
 PICTURES = 8
 
@@ -187,11 +187,12 @@ def _compile_and_validate(
 
 def _show(session: Session, out: Path, clock: _Clock, files: dict[str, Path]) -> None:
     """Export to ONNX and draw the integer model's answers on test crops."""
-    from carkp_core.export.onnx_float import export_session
+    from carkp_core.commands.export_onnx import export_session
     from carkp_core.inference import infer_images
 
     with clock.step("export to ONNX"):
-        files["ONNX"] = export_session(session, out / "models" / "float.onnx")
+        for stage in ("float", "int_infer"):
+            files[f"ONNX, {stage}"] = export_session(session, stage).path
     with clock.step("draw answers on test crops"):
         crops = sorted((out / "cropped" / "test").rglob("*.jpg"))
         infer_images(session, crops[:: max(1, len(crops) // PICTURES)][:PICTURES], out / "drawn")

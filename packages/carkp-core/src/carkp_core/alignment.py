@@ -25,7 +25,7 @@ from carkp_core.backend import Arrays, Executor, NpuBackend
 from carkp_core.errors import BackendError, ConfigError
 from carkp_core.ir.arithmetic import dequantize
 from carkp_core.ir.graph import Graph
-from carkp_core.programs import current_program, integer_graph
+from carkp_core.programs import current_program
 from carkp_core.progress import progress
 from carkp_core.quant.converters import replaced
 from carkp_core.quant.integer_network import IntegerNetwork
@@ -82,7 +82,7 @@ def align_validation(
         When there is no integer model, it is for another march, or its input is not the camera's.
     """
     session = session.for_stage("int_infer")
-    backend, graph = session.context.backend(), integer_graph(session)
+    backend, graph = session.context.backend(), session.integer_graph()
     _check_camera_port(graph)
     current = current_program(backend, graph, session.compile_options(), say)
     predictor = _predictor(session)

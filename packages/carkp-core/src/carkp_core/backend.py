@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from carkp_core.ir.graph import Graph
 
 Arrays = Mapping[str, "np.ndarray"]
+PortType = tuple[tuple[int, ...], str, float]
 Verdict = Literal["NPU", "CPU", "rejected"]
 
 
@@ -167,14 +168,29 @@ class Executor(Protocol):
 class Program(Protocol):
     """A compiled program as loaded from a file."""
 
-    name: str
-    march: str
-    #: ``Graph.digest()`` of the integer model it was compiled from, and a digest of the compile options.
-    graph_digest: str
-    options_digest: str
-    #: Tensor name -> (shape, dtype, scale); shapes with N = 1.
-    inputs: Mapping[str, tuple[tuple[int, ...], str, float]]
-    outputs: Mapping[str, tuple[tuple[int, ...], str, float]]
+    @property
+    def name(self) -> str:
+        """The name given at compilation."""
+
+    @property
+    def march(self) -> str:
+        """What it was compiled for."""
+
+    @property
+    def graph_digest(self) -> str:
+        """``Graph.digest()`` of the integer model it was compiled from."""
+
+    @property
+    def options_digest(self) -> str:
+        """The digest of the options it was compiled with."""
+
+    @property
+    def inputs(self) -> Mapping[str, PortType]:
+        """Shape (N = 1), type and scale of each input by name."""
+
+    @property
+    def outputs(self) -> Mapping[str, PortType]:
+        """Shape (N = 1), type and scale of each output by name."""
 
 
 class NpuBackend(Protocol):

@@ -41,27 +41,6 @@ class CurrentProgram:
     compiled_because: str = ""
 
 
-def integer_graph(session: Session) -> Graph:
-    """The config's integer model, once it is sure that it was converted for the session's march.
-
-    Raises
-    ------
-    CheckpointError
-        When there is none yet.
-    BackendError
-        When it was converted for another march.
-    """
-    graph = session.integer_graph()
-    made_for, march = graph.metadata.get("march"), session.context.march
-    if made_for is not None and made_for != march:
-        raise BackendError(
-            f"the integer model was converted for march {made_for!r}, not for {march!r}",
-            where=str(session.context.graph_path()),
-            remedy=f"use --march {made_for}, or run `train` from calibration on again with --march {march}",
-        )
-    return graph
-
-
 def compile_session(session: Session, *, fast: bool = False, opt: str | None = None) -> CompileResult:
     """Check and compile the config's integer model and write program and reports.
 
@@ -80,7 +59,7 @@ def compile_session(session: Session, *, fast: bool = False, opt: str | None = N
         When there is no integer model, it is for another march, or the network cannot be traced.
     """
     backend = session.context.backend()
-    graph = session.fast_graph() if fast else integer_graph(session)
+    graph = session.fast_graph() if fast else session.integer_graph()
     return backend.compile(graph, session.compile_options(opt=opt))
 
 

@@ -113,9 +113,9 @@ class Session:
         Raises
         ------
         CheckpointError
-            When it does not exist yet.
+            When it does not exist yet, or was converted for another march.
         """
-        from carkp_core.quant.load_integer import read_integer_graph
+        from carkp_core.quant.integer_model import read_integer_graph
 
         return read_integer_graph(self.context)
 

@@ -18,15 +18,19 @@ from carkp_core.backend import PerformanceReport
 from carkp_core.ir.graph import Graph
 
 
-def estimate(program: HbmProgram, march: str | March, graph: Graph | None = None) -> PerformanceReport:
+def estimate(
+    program: HbmProgram, march: str | March, graph: Graph | None = None, *, layer_details: bool = True
+) -> PerformanceReport:
     """The performance of a compiled program on one core.
 
     Parameters
     ----------
     graph:
         The model it was compiled from, for the exact lower bound of DDR bytes.
+    layer_details:
+        Whether the details hold a row for each layer.
     """
-    return report_of(profile_program(program, _table(march), graph))
+    return report_of(profile_program(program, _table(march), graph), layer_details)
 
 
 def estimate_graph(
@@ -36,9 +40,9 @@ def estimate_graph(
     return report_of(profile_graph(graph, _table(march), sram_bytes=sram_bytes, only=only))
 
 
-def report_of(profile: Profile) -> PerformanceReport:
+def report_of(profile: Profile, layer_details: bool = True) -> PerformanceReport:
     """The record that core's commands read, with the vendor-keyed details."""
-    return performance_report(profile, vendor_details(profile))
+    return performance_report(profile, vendor_details(profile, layer_details=layer_details))
 
 
 def write_reports(report: PerformanceReport, program: HbmProgram, out_dir: Path) -> tuple[Path, Path]:

@@ -68,7 +68,7 @@ def predict(
 
     Reports PCK at 0.02, 0.05 and 0.1, AUC and the mean distance, in all and for each keypoint.
     """
-    session = open_session(config, opts, march, stage=stage)
+    session = open_session(config, opts, march, stage=stage, plugins=ctx.obj)
     from carkp_core.train.distributed import is_main_process
     from carkp_core.train.interrupts import StoppedError
 
@@ -99,7 +99,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A table of rows with equal keys; fractions with four digits, other numbers with two."""
     table = Table(show_edge=False)
     for name in rows[0]:
-        table.add_column(str(name), justify="right")
+        table.add_column(str(name), justify="right", no_wrap=name == "keypoint")
     for row in rows:
         table.add_row(*(_shown(name, value) for name, value in row.items()))
     return table

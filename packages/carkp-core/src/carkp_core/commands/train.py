@@ -50,7 +50,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m carkp_core train ...
     """
-    session = open_session(config, opts, march, stage=stage, resume=resume)
+    session = open_session(config, opts, march, stage=stage, resume=resume, plugins=ctx.obj)
     from carkp_core.train.distributed import is_main_process
     from carkp_core.train.interrupts import StoppedError
 

@@ -6,19 +6,17 @@ Each takes a model and returns it with its deployable part (``model.network``, o
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from carkp_core.errors import CheckpointError, ConfigError, QuantizationError
-from carkp_core.ir.binary import read
+from carkp_core.errors import ConfigError, QuantizationError
 from carkp_core.ir.graph import Graph
-from carkp_core.ir.operators import OPERATIONS
 from carkp_core.quant.convert import convert
+from carkp_core.quant.integer_model import read_integer_graph
 from carkp_core.quant.integer_network import IntegerNetwork
-from carkp_core.quant.lower import operations
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
 from carkp_core.quant.settings import QuantSettings, observer_factory, quant_settings
@@ -122,25 +120,12 @@ class LoadIntegerModel:
     """
 
     def __init__(self, path: str | Path | None = None, *, context: Any) -> None:
-        self._path = Path(path) if path is not None else context.graph_path()
+        self._path = None if path is None else Path(path)
         self._context = context
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Read and replace."""
-        if not self._path.exists():
-            raise CheckpointError(
-                "there is no integer model yet",
-                where=str(self._path),
-                remedy=f"run `carkp train --stage int_infer --config {self._context.config_path}` first",
-            )
-        graph = read(self._path, (*OPERATIONS, *operations(self._context)))
-        march = graph.metadata.get("march", self._context.march)
-        if march != self._context.march:
-            raise CheckpointError(
-                f"the integer model was converted for march {march!r}, not for {self._context.march!r}",
-                where=str(self._path),
-                remedy=f"use --march {march}, or calibrate and convert again with --march {self._context.march}",
-            )
+        graph = read_integer_graph(self._context, self._path)
         return replaced(model, integer_network(graph, self._context))
 
 
@@ -155,6 +140,12 @@ class QAT2Quantize(_Converter):
     ) -> None:
         super().__init__(convert_mode, None, context)
         self._metadata = dict(metadata or {})
+
+    def derived_from(self, sources: Sequence[Mapping[str, str]]) -> None:
+        """Take note of the checkpoints that the pipeline has loaded; the last one is what is converted."""
+        if sources:
+            origin = {f"source_{key}": str(value) for key, value in sources[-1].items()}
+            self._metadata = origin | self._metadata
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Convert."""

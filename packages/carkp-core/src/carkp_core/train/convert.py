@@ -27,7 +27,8 @@ class ModelConvertPipeline:
         How batch norm is treated, one of ``QAT_MODES``.
     qconfig_params:
         Observers and their arguments. Both are handed to every converter that has
-        ``configure(qat_mode=..., qconfig_params=...)``.
+        ``configure(qat_mode=..., qconfig_params=...)``. One that has ``derived_from(sources)`` is told which
+        checkpoints were loaded before it.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class ModelConvertPipeline:
         for converter in self.converters:
             if hasattr(converter, "configure"):
                 converter.configure(qat_mode=self.qat_mode, qconfig_params=self.qconfig_params)
+            if hasattr(converter, "derived_from"):
+                converter.derived_from(self.sources)
             model = converter(model)
         return model
 

@@ -10,7 +10,9 @@ from torch import nn
 from carkp_core.context import Context
 from carkp_core.train.calibrator import with_checkpoint
 from carkp_core.train.callbacks.base import Callback
+from carkp_core.train.environment import Environment
 from carkp_core.train.processors import MultiBatchProcessor
+from carkp_core.train.state import Training
 from carkp_core.train.trainer import Convert, Trainer, run_untrained
 
 
@@ -45,4 +47,10 @@ class IntegerTrainer:
 
     def fit(self) -> dict[str, float]:
         """Convert, validate and save; return the validation metrics."""
-        return run_untrained(self.context, self._trainer.device, self._trainer.prepare)
+        return run_untrained(self.context, self._trainer.device, self._prepare)
+
+    def _prepare(self, environment: Environment) -> Training:
+        training = self._trainer.prepare(environment)
+        for source in training.sources[-1:]:
+            environment.say(f"int_infer: converted from {source['stage'] or 'a'} checkpoint {source['path']}")
+        return training

@@ -105,7 +105,7 @@ class Predictor:
             answers = _gathered(collector.answers, environment) if collector else ()
             if worst is not None and environment.world.is_main:
                 _report_metric(self.metrics, "draw_worst").draw_worst(loaders[0].dataset, worst)
-            return Prediction(self.context.stage, values, samples, _table(self.metrics), answers)
+            return Prediction(self.context.stage, values, samples, _table(self.metrics, loaders[0].dataset), answers)
 
     def _prepared(self, environment: Environment) -> nn.Module:
         pipeline = self.model_convert_pipeline
@@ -222,9 +222,16 @@ def _gathered(answers: Sequence[Mapping[str, Any]], environment: Environment) ->
     return sorted(everyone, key=lambda answer: answer["index"]) if environment.world.size > 1 else everyone
 
 
-def _table(metrics: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+def _table(metrics: Sequence[Any], dataset: Any) -> Sequence[Mapping[str, Any]]:
+    """The rows of the first metric that has any, keypoints by name where the data set has a skeleton."""
     found = next((metric for metric in metrics if hasattr(metric, "table")), None)
-    return list(found.table()) if found is not None else ()
+    rows = list(found.table()) if found is not None else []
+    names = getattr(getattr(dataset, "skeleton", None), "keypoints", ())
+    return [row | {"keypoint": names[row["keypoint"]]} if _is_numbered(row, names) else row for row in rows]
+
+
+def _is_numbered(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    return isinstance(row.get("keypoint"), int) and row["keypoint"] < len(names)
 
 
 def _report_metric(metrics: Sequence[Any], method: str) -> Any:

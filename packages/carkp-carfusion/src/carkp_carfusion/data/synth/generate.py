@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +47,11 @@ MIN_SIZE_WH = (160, 90)
 MAX_SIZE_WH = (4096, 4096)
 
 
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    width, height = size
+    return width, height
+
+
 @frozen
 class SynthSpec:
     """What to draw.
@@ -67,7 +72,7 @@ class SynthSpec:
 
     frames_train: int = 160
     frames_test: int = 40
-    size: tuple[int, int] = field(default=(1280, 720), converter=tuple)
+    size: tuple[int, int] = field(default=(1280, 720), converter=_pair)
     difficulty: str = "normal"
     seed: int = 0
     boxes: bool = False

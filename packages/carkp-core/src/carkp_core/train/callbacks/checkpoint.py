@@ -12,6 +12,7 @@ from carkp_core.context import Context
 from carkp_core.errors import ConfigError
 from carkp_core.ir import binary
 from carkp_core.ir.graph import Graph
+from carkp_core.stages import STAGES
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.checkpoint import save_checkpoint
 from carkp_core.train.processors import StepResult
@@ -31,7 +32,8 @@ class Checkpoint(Callback):
     Parameters
     ----------
     save_dir, name_prefix:
-        By default the config's ``ckpt_dir`` and ``<stage>-``, where later stages look.
+        By default the config's ``ckpt_dir`` and ``<stage>-``, where later stages look. A prefix that names a stage
+        becomes the one being run, so that a callback shared by several trainers overwrites nobody's files.
     save_interval, interval_by:
         Epochs or steps between two saves of ``last``; it is also saved at the end and when the run is stopped.
     strict_match:
@@ -58,7 +60,7 @@ class Checkpoint(Callback):
         if save_interval < 1:
             raise ConfigError("Checkpoint: save_interval is below 1", seen=str(save_interval), allowed="1, 2, ...")
         self.save_dir = Path(save_dir) if save_dir is not None else context.ckpt_dir
-        self.name_prefix = f"{context.stage}-" if name_prefix is None else name_prefix
+        self.name_prefix = _prefix(name_prefix, context.stage)
         self.save_interval = save_interval
         self.interval_by = interval_by
         self.strict_match = strict_match
@@ -163,3 +165,10 @@ class Checkpoint(Callback):
     def _graph_path(self, which: str) -> Path:
         path = self.path(which)
         return path.with_name(path.name.removesuffix(SUFFIX) + ".ir")
+
+
+def _prefix(given: str | None, stage: str) -> str:
+    """The prefix of the files. One callback often serves all stages, so another stage's name gives way to the run's."""
+    if given is None or given.rstrip("-") in STAGES:
+        return f"{stage}-"
+    return given
