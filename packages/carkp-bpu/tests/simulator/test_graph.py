@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -348,6 +349,26 @@ def test_results_are_the_callers_own():
     kept = first.copy()
     executor(batch(graph, 1, seed=9))
     np.testing.assert_array_equal(first, kept)
+
+
+def test_int32_results_equal_the_reference():
+    """Accumulators as they are, products and sums of them, and an interpolated table with its fractional bits."""
+    rng, channels = np.random.default_rng(3), 6
+    image, wide = TensorType((1, channels, 5, 4), "int16", 1.0), TensorType((1, channels, 5, 4), "int32", 1.0)
+    limits = (-(1 << 31), (1 << 31) - 1)
+    weight = rng.integers(-128, 128, (channels, channels, 3, 3))
+    bias, factor = rng.integers(-(1 << 30), 1 << 30, channels), (np.full(channels, 1 << 30), np.full(channels, 30))
+    conv = ops.Conv2d(weight, bias, *factor, *limits, padding_tlbr=(1, 1, 1, 1))
+    term = ops.Term(1 << 30, 30)
+    nodes = (
+        Node("table", ops.Table(rng.integers(-32768, 32768, 513).astype(np.int16), "", 0), ("x",), wide),
+        Node("conv", conv, ("x",), wide),
+        Node("product", ops.Mul(1, 17, *limits), ("table", "conv"), wide),
+        Node("whole", ops.Mul(1, 0, *limits), ("table", "conv"), wide),
+        Node("sum", ops.Add((term, attrs.evolve(term, negative=True)), *limits), ("product", "conv"), wide),
+    )
+    graph = Graph("wide", (GraphInput("x", image),), nodes, ("whole", "sum"))
+    assert_same(graph, batch(graph, 3))
 
 
 def test_sums_beyond_int32_are_exact():

@@ -138,6 +138,19 @@ def test_an_int16_table_is_exact_at_its_entries_and_linear_between(value: int) -
     assert int(arithmetic.table_int16(np.int16(value), table)) == min(max(exact, -32768), 32767)
 
 
+@given(st.integers(-32768, 32767))
+def test_an_int16_table_may_keep_its_fractional_bits(value: int) -> None:
+    table = arithmetic.build_table_int16(np.square, 1.0 / 32768, 1.0 / 32768)
+    wide = arithmetic.table_int16(np.int16(value), table, dropped_bits=0)
+    rounded = int(arithmetic.shift_right_round(wide, arithmetic.TABLE_FRACTION_BITS))
+    assert min(rounded, 32767) == int(arithmetic.table_int16(np.int16(value), table))
+
+
+@given(st.integers(-(1 << 62), 1 << 62))
+def test_a_shift_of_zero_rounds_nothing(value: int) -> None:
+    assert int(arithmetic.shift_right_round(np.int64(value), 0)) == value
+
+
 def test_quantizing_rounds_half_to_even_and_clamps() -> None:
     steps = np.asarray([0.5, 1.5, 2.5, -0.5, -1.5, 200.0, -200.0])
     assert arithmetic.quantize(steps * 0.25, 0.25, "int8").tolist() == [0, 2, 2, 0, -2, 127, -128]

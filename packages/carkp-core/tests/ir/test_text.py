@@ -15,7 +15,7 @@ meta march: "bayes"
 input x: int8[1, 2, 4, 4] * 0.5  "pixel - 128"
 pool: int8[1, 2, 2, 2] * 0.5 = max_pool(x) dilation_hw=[1, 1] kernel_hw=[2, 2] padding_tlbr=[0, 0, 0, 0] \
 stride_hw=[2, 2]  # trunk.pool (net.py:7)
-act: int8[1, 2, 2, 2] * 0.25 = table(pool) function="tanh" \
+act: int8[1, 2, 2, 2] * 0.25 = table(pool) dropped_bits=7 function="tanh" \
 table=int8[256]:2bae3a9530e35152c19d73f13f6c0e22
 sum: int8[1, 2, 2, 2] * 0.25 = add(act, pool) hi=127 lo=-128 \
 terms=[{"term": [1073741824, 45, false]}, {"term": [1073741824, 44, true]}]

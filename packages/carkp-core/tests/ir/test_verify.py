@@ -32,7 +32,15 @@ def single(op: Operation, out: TensorType, x: TensorType = X) -> Graph:
     return Graph("g", (GraphInput("x", x),), (Node("y", op, ("x",), out),), ("y",))
 
 
-X16 = attrs.evolve(X, dtype="int16")
+def product(multiplier: int, shift: int) -> Graph:
+    """An int32 tensor times itself."""
+    node = Node("y", ops.Mul(multiplier, shift, -128, 127), ("x", "x"), X32)
+    return Graph("g", (GraphInput("x", X32),), (node,), ("y",))
+
+
+X16, X32 = attrs.evolve(X, dtype="int16"), attrs.evolve(X, dtype="int32")
+#: Mode, size, numerators, denominators and offsets that double a 4x4 tensor.
+DOUBLED = ("nearest", (8, 8), (2, 2), (1, 1), (0, 0))
 POOLED = TensorType((1, 2, 2, 2), "int8", 0.5)
 OUT = TensorType((1, 3, 4, 4), "int8", 0.25)
 AVERAGE = ops.AvgPool((2, 2), (2, 2), (0, 0, 0, 0), True, (4, 4), np.full(5, 1 << 30), np.full(5, 32))
@@ -43,6 +51,9 @@ SOUND = {
     "table": single(ops.Table(np.zeros(256, np.int8)), X),
     "per channel table": single(ops.Table(np.zeros((2, 256), np.int8)), X),
     "int16 table": single(ops.Table(np.zeros(513, np.int16)), X16, X16),
+    "int16 table with its fractional bits": single(ops.Table(np.zeros(513, np.int16), "", 0), X32, X16),
+    "product of int32": product(1, 0),
+    "resize with its border": single(ops.Resize(*DOUBLED, border_hw=(1, 1)), attrs.evolve(X, shape=(1, 2, 8, 8))),
     "clamp": single(ops.Clamp(0, 127), X),
     "opaque": single(ops.Opaque("torch.sort", (1, 2, 4, 4)), X),
 }
@@ -70,6 +81,27 @@ def test_each_rule_is_named_when_broken(rule: str) -> None:
     assert {finding.rule for finding in findings(BROKEN[rule])} == {rule}
     with pytest.raises(GraphError, match=rule):
         verify(BROKEN[rule])
+
+
+def test_a_product_of_int32_stays_inside_int64() -> None:
+    for multiplier, shift in ((2, 2), (1, 63), (1, -1)):
+        (finding,) = findings(product(multiplier, shift))
+        assert finding.rule == "rescale"
+        assert "product of int32" in finding.seen
+
+
+def test_a_border_that_makes_another_size_is_refused() -> None:
+    graph = single(ops.Resize(*DOUBLED, border_hw=(0, 1)), attrs.evolve(X, shape=(1, 2, 8, 8)))
+    (finding,) = findings(graph)
+    assert finding.rule == "shape"
+    assert "border" in finding.seen
+
+
+def test_fractional_bits_of_a_table_decide_its_type() -> None:
+    kept = single(ops.Table(np.zeros(513, np.int16), "", 0), X16, X16)
+    some = single(ops.Table(np.zeros(513, np.int16), "", 3), X16, X16)
+    assert ["entries" in finding.seen for finding in findings(kept)] == [True]
+    assert ["fractional bits" in finding.seen for finding in findings(some)] == [True]
 
 
 def test_topology() -> None:

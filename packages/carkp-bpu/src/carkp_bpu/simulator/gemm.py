@@ -169,7 +169,7 @@ def _worst_cases(rows: int, depth: int, channels: int) -> Iterator[tuple[Array, 
     rng = np.random.default_rng(0)
     yield (
         rng.integers(-128, 128, (rows, depth), dtype=np.int8),
-        rng.integers(-127, 128, (depth, channels), dtype=np.int8),
+        rng.integers(-128, 128, (depth, channels), dtype=np.int8),
     )
-    for a, b in ((-128, -127), (-128, 127), (127, 127)):
+    for a, b in ((-128, -128), (-128, -127), (-128, 127), (127, 127)):
         yield np.full((rows, depth), a, dtype=np.int8), np.full((depth, channels), b, dtype=np.int8)

@@ -59,10 +59,17 @@ def multiplier_and_shift(ratio: float) -> tuple[int, int]:
 
 
 def shift_right_round(value: IntArray, shift: IntArray | int) -> IntArray:
-    """``(value + (1 << (shift - 1))) >> shift`` in int64: divide by 2**shift, round half up. ``shift >= 1``."""
+    """``(value + (1 << (shift - 1))) >> shift`` in int64: divide by 2**shift, round half up. 0 <= shift <= 62.
+
+    A shift of 0, which only a product of int32 tensors has, leaves the value as it is.
+    """
     shift64 = np.asarray(shift, dtype=np.int64)
-    half = np.left_shift(np.int64(1), shift64 - 1)
-    return np.right_shift(np.asarray(value, dtype=np.int64) + half, shift64)
+    return np.right_shift(np.asarray(value, dtype=np.int64) + rounding_half(shift64), shift64)
+
+
+def rounding_half(shift: IntArray | int) -> IntArray:
+    """What rounding adds before a shift to the right: half of the last bit kept, 0 for a shift of 0; int64."""
+    return np.right_shift(np.left_shift(np.int64(1), np.asarray(shift, dtype=np.int64)), 1)
 
 
 def rescale(acc: IntArray, multiplier: IntArray | int, shift: IntArray | int, lo: int, hi: int) -> IntArray:
@@ -91,14 +98,18 @@ def table_int8(value: IntArray, table: IntArray) -> IntArray:
     return table[channel, index]
 
 
-def table_int16(value: IntArray, table: IntArray) -> IntArray:
-    """TOSA's interpolated table of 513 int16 entries, shifted right by 7 with the same rounding; int64."""
+def table_int16(value: IntArray, table: IntArray, dropped_bits: int = TABLE_FRACTION_BITS) -> IntArray:
+    """TOSA's interpolated table of 513 int16 entries; int64.
+
+    Interpolating makes 7 fractional bits. All are dropped with the same rounding, which leaves an int16, or none
+    are (``dropped_bits`` 0), which is TOSA's own 32-bit result.
+    """
     wide = np.asarray(value, dtype=np.int64)
     index, fraction = (wide >> TABLE_FRACTION_BITS) + 256, wide & ((1 << TABLE_FRACTION_BITS) - 1)
     entries = table.astype(np.int64)
     base, following = entries[index], entries[index + 1]
     interpolated = (base << TABLE_FRACTION_BITS) + (following - base) * fraction
-    return np.clip(shift_right_round(interpolated, TABLE_FRACTION_BITS), *INT_RANGE["int16"])
+    return np.clip(shift_right_round(interpolated, dropped_bits), *INT_RANGE["int16" if dropped_bits else "int32"])
 
 
 def build_table(function: Callable[[npt.NDArray[np.float64]], Any], scale_x: float, scale_y: float) -> IntArray:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen
 
+from carkp_core.ir.arithmetic import TABLE_FRACTION_BITS
 from carkp_core.ir.graph import Operation
 
 Shape = tuple[int, ...]
@@ -130,7 +131,11 @@ class Add(Operation):
 
 @frozen
 class Mul(Operation):
-    """Product of two tensors, rescaled; shapes broadcast."""
+    """Product of two tensors, rescaled; shapes broadcast.
+
+    A product of int32 tensors has TOSA MUL's form, which fits int64: multiplier 1 and a shift of 0 to 62, where a
+    shift of 0 rounds nothing.
+    """
 
     kind: ClassVar[str] = "mul"
     multiplier: int
@@ -264,7 +269,8 @@ class Resize(Operation):
 
     ``nearest`` rounds that position half up. ``bilinear`` sums four neighbours weighted in units of 1 / n, then
     rescales by ``multiplier`` and ``shift`` (1 / (n_y n_x), and the scales when they differ). Positions are
-    clamped to the input. Size (h, w) of the output is explicit.
+    clamped to the input. Size (h, w) of the output is explicit; TOSA's border, from which TOSA derives that size,
+    is checked against it when it is given.
     """
 
     kind: ClassVar[str] = "resize"
@@ -277,8 +283,14 @@ class Resize(Operation):
     shift: int = 30
     lo: int = -128
     hi: int = 127
+    border_hw: tuple[int, int] | None = None
 
     def infer_shape(self, shapes: tuple[Shape, ...]) -> Shape:
+        if self.border_hw is not None:
+            for d, size in enumerate(shapes[0][-2:]):
+                span = (size - 1) * self.numerator_hw[d] - self.offset_hw[d] + self.border_hw[d]
+                if span != (self.size_hw[d] - 1) * self.denominator_hw[d]:
+                    raise ValueError(f"size {self.size_hw} does not follow from border {self.border_hw}")
         return (*shapes[0][:-2], *self.size_hw)
 
 
@@ -298,12 +310,14 @@ class Clamp(Operation):
 class Table(Operation):
     """A function of one tensor: int8 [256] or per channel [C, 256] entries, int16 [513] interpolated entries.
 
-    ``function`` is the name it was made from, for people.
+    ``function`` is the name it was made from, for people. ``dropped_bits`` of the 7 fractional bits that
+    interpolation makes are rounded away: all, for an int16 result, or none, for TOSA's int32 result.
     """
 
     kind: ClassVar[str] = "table"
     table: IntArray = field(repr=False)
     function: str = ""
+    dropped_bits: int = TABLE_FRACTION_BITS
 
     def infer_shape(self, shapes: tuple[Shape, ...]) -> Shape:
         if self.table.ndim == 2 and self.table.shape[0] != shapes[0][1]:

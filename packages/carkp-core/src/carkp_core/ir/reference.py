@@ -242,8 +242,9 @@ def _clamp(op: ops.Clamp, inputs: Inputs) -> IntArray:
 
 
 def _table(op: ops.Table, inputs: Inputs) -> IntArray:
-    lookup = arithmetic.table_int16 if op.table.shape[-1] == 513 else arithmetic.table_int8
-    return lookup(inputs[0], op.table)
+    if op.table.shape[-1] == 513:
+        return arithmetic.table_int16(inputs[0], op.table, op.dropped_bits)
+    return arithmetic.table_int8(inputs[0], op.table)
 
 
 def _reshape(op: ops.Reshape, inputs: Inputs) -> IntArray:

@@ -15,7 +15,14 @@ from attrs import frozen
 
 from carkp_core.errors import GraphError
 from carkp_core.ir import operators as ops
-from carkp_core.ir.arithmetic import ADD_FRACTION_BITS, INT_RANGE, MULTIPLIER_MAX, SHIFT_MAX, SHIFT_MIN
+from carkp_core.ir.arithmetic import (
+    ADD_FRACTION_BITS,
+    INT_RANGE,
+    MULTIPLIER_MAX,
+    SHIFT_MAX,
+    SHIFT_MIN,
+    TABLE_FRACTION_BITS,
+)
 from carkp_core.ir.graph import DTYPES, Graph, Node, TensorType
 
 IntArray = npt.NDArray[Any]
@@ -120,8 +127,15 @@ def clamp_rule(node: Node, inputs: Types) -> Iterator[str]:
 
 
 def rescale_rule(node: Node, inputs: Types) -> Iterator[str]:
-    """Multipliers lie in [0, 2**31), shifts in [2, 62]; shifts of an add's terms are larger by 15."""
+    """Multipliers lie in [0, 2**31), shifts in [2, 62]; shifts of an add's terms are larger by 15.
+
+    A product of int32 tensors fits int64 with multiplier 1 alone; its shift lies in [0, 62].
+    """
     op: Any = node.op
+    if isinstance(op, ops.Mul) and any(t.dtype == "int32" for t in inputs):
+        if op.multiplier != 1 or not 0 <= op.shift <= SHIFT_MAX:
+            yield f"multiplier {op.multiplier}, shift {op.shift} of a product of int32"
+        return
     in_add = isinstance(op, ops.Add) or (isinstance(op, ops.Conv2d) and op.residual is not None)
     for term in getattr(op, "terms", ()):
         yield from _rescale_is_sound(term.multiplier, term.shift, in_add)
@@ -166,15 +180,23 @@ def accumulator_rule(node: Node, inputs: Types) -> Iterator[str]:
 
 
 def table_rule(node: Node, inputs: Types) -> Iterator[str]:
-    """An int8 tensor has tables of 256 entries, an int16 tensor one of 513; entries have the output's type."""
+    """An int8 tensor has tables of 256 entries, an int16 tensor one of 513; entries have the output's type.
+
+    An interpolated table that drops no fractional bits has an int32 output; otherwise all 7 are dropped.
+    """
     op = node.op
     if not isinstance(op, ops.Table):
         return
     length = {"int8": 256, "int16": 513}.get(inputs[0].dtype)
     if length is None or op.table.shape[-1] != length or op.table.ndim > (2 if length == 256 else 1):
         yield f"{op.table.shape} for {inputs[0].dtype}"
-    if str(op.table.dtype) != node.type.dtype:
-        yield f"entries of {op.table.dtype} for {node.type.dtype}"
+    made = str(op.table.dtype)
+    if length == 513 and op.dropped_bits == 0:
+        made = "int32" if made == "int16" else made
+    elif op.dropped_bits != TABLE_FRACTION_BITS:
+        yield f"{op.dropped_bits} fractional bits dropped"
+    if made != node.type.dtype:
+        yield f"entries of {made} for {node.type.dtype}"
 
 
 def average_rule(node: Node, inputs: Types) -> Iterator[str]:

@@ -89,11 +89,12 @@ def look_up_channels(x: Any, table: Any, out: Any) -> None:
 
 
 @kernel
-def interpolate(x: Any, table: Any, out: Any) -> None:
-    """int16 through an interpolated table of 513 entries (TOSA TABLE), shifted right by 7 with rounding."""
+def interpolate(x: Any, table: Any, drop: tuple[int, int, int, int], out: Any) -> None:
+    """int16 through an interpolated table of 513 entries (TOSA TABLE); ``drop`` is (half, shift, lo, hi)."""
+    half, shift, lo, hi = drop
     for i in range(out.size):
         value = np.int64(x[i])
         index, fraction = (value >> 7) + 256, value & 127
         base = np.int64(table[index])
         result = (base << 7) + (np.int64(table[index + 1]) - base) * fraction
-        out[i] = min(max((result + 64) >> 7, -32768), 32767)
+        out[i] = min(max((result + half) >> shift, lo), hi)

@@ -11,6 +11,7 @@ from carkp_bpu.simulator.kernels import elementwise as kernels
 from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Run, Scratch, logical, stored
 from carkp_bpu.simulator.lowering.conv import term_numbers
 from carkp_core.ir import operators as ops
+from carkp_core.ir.arithmetic import INT_RANGE, rounding_half
 
 #: Elements of a longer sum handled at a time.
 SUM_CHUNK = 16 * 1024
@@ -57,7 +58,7 @@ def lower_add(request: Request) -> Bind | None:
 def lower_mul(request: Request) -> Bind | None:
     """A product of two tensors."""
     op: ops.Mul = request.op
-    rescale = (op.multiplier, 1 << (op.shift - 1), op.shift)
+    rescale = (op.multiplier, int(rounding_half(op.shift)), op.shift)
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         (x, copies_x), (y, copies_y) = (_spread(value, output, scratch) for value in inputs)
@@ -103,9 +104,12 @@ def lower_table(request: Request) -> Bind | None:
     if op.table.dtype.kind != "i" or not np.array_equal(table, op.table):
         return None
 
+    drop = (int(rounding_half(op.dropped_bits)), op.dropped_bits, *INT_RANGE["int16" if op.dropped_bits else "int32"])
+
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        look_up = kernels.interpolate if expected == "int16" else kernels.look_up
-        look_up = kernels.look_up_channels if per_channel else look_up
-        return [later(look_up, inputs[0].reshape(-1), table.reshape(-1), output.reshape(-1))]
+        x, entries, target = inputs[0].reshape(-1), table.reshape(-1), output.reshape(-1)
+        if expected == "int16":
+            return [later(kernels.interpolate, x, entries, drop, target)]
+        return [later(kernels.look_up_channels if per_channel else kernels.look_up, x, entries, target)]
 
     return bind
