@@ -30,6 +30,8 @@ class Context:
     seed: int = 0
     resume: bool = False
     config_path: Path | None = None
+    #: What ``--config`` said, for messages that name a command.
+    config_name: str = ""
     #: The resolved config as text, for the run's records.
     config_text: str = ""
     #: Input name -> the float32 value of one integer step, where the config fixes it (1/128 for pixels).

@@ -161,7 +161,7 @@ def open_session(
     tree = run_config(path, names)
     apply_dotted(tree, dotted)
     context = make_context(tree, path, march, plugins)
-    context = attrs.evolve(context, stage=stage, resume=resume)
+    context = attrs.evolve(context, stage=stage, resume=resume, config_name=config)
     session = Session(tree, context)
     _check_everything(session)
     return session

@@ -19,7 +19,7 @@ ckpt_dir = f"./tmp_models/{task_name}"
 NUM_LDMK = 12
 image_size = (64, 64)  # height, width
 batch_size_per_gpu = 16
-num_epochs = 12
+num_epochs = 9
 num_workers = 0
 convert_mode = "fx"
 
@@ -89,7 +89,7 @@ batch_processor = dict(
 val_batch_processor = dict(type="MultiBatchProcessor", need_grad_update=False)
 ckpt_callback = dict(type="Checkpoint", save_dir=ckpt_dir)
 val_callback = dict(
-    type="Validation", data_loader=val_data_loader, batch_processor=val_batch_processor, val_interval=5
+    type="Validation", data_loader=val_data_loader, batch_processor=val_batch_processor, val_interval=3
 )
 val_metrics = [
     dict(type="PCKMetric", alpha=0.1, feat_stride=4, img_shape=image_size),

@@ -103,7 +103,7 @@ def _float_model(session: Session, settings: Mapping[str, Any]) -> Any:
 
     network, inputs = session.deploy()
     path = session.context.checkpoint("float")
-    payload = read_checkpoint(path, session.context.config_path)
+    payload = read_checkpoint(path, session.context.config_name)
     load_state(network, deployed_state(payload["model"], network), where=str(path), origin=origin_of(payload))
     return export_float(
         network,

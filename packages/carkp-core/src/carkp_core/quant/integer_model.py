@@ -27,7 +27,7 @@ def read_integer_graph(context: Context, path: Path | None = None) -> Graph:
         raise CheckpointError(
             "there is no integer model yet",
             where=str(path),
-            remedy=f"run `carkp train --stage int_infer --config {context.config_path}` first",
+            remedy=f"run `carkp train --stage int_infer --config {context.config_name}` first",
         )
     graph = read(path, (*OPERATIONS, *operations(context)))
     made_for = graph.metadata.get("march", context.march)

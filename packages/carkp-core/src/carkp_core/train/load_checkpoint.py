@@ -67,7 +67,7 @@ class LoadCheckpoint:
         return self._load_file(model, Path(self.checkpoint_path))
 
     def _load_file(self, model: nn.Module, path: Path) -> nn.Module:
-        payload = read_checkpoint(path, self.context.config_path if self.context else None)
+        payload = read_checkpoint(path, self.context.config_name if self.context else None)
         digest = file_digest(path)
         said = _HASH_IN_NAME.search(path.name) if self.check_hash else None
         if said and not digest.startswith(said[1]):
