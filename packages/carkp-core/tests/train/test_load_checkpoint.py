@@ -45,7 +45,7 @@ def test_names_can_be_changed_and_what_is_left_is_said(tmp_path: Path, capfd: py
 
 
 def test_a_stage_out_of_order_names_the_command(tmp_path: Path) -> None:
-    context = make_context(tmp_path, config_path=Path("toy.py"))
+    context = make_context(tmp_path, config_name="toy.py")
     with pytest.raises(CheckpointError) as error:
         LoadStage("float", context=context)(nn.Linear(1, 1))
     assert error.value.remedy == "run `carkp train --stage float --config toy.py` first"
