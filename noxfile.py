@@ -53,7 +53,7 @@ def contracts(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Generated pages are current, links lead somewhere, examples in the docs run."""
-    install(session, "pytest", editable=True)
+    install(session, "pytest", "hatchling", editable=True)  # a page's package is built without the network
     session.run("python", "docs/generate.py", "--check")
     session.run("pytest", "docs", "-q", env=ONE_THREAD)
 
