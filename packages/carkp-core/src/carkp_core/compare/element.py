@@ -29,7 +29,8 @@ _UNIT = {"multiplier": 1 << 30, "shift": 30, "lo": -(1 << 62), "hi": 1 << 62}
 class Term:
     """One number that is rescaled: ``value * multiplier / 2**shift`` steps of the output.
 
-    ``name`` is ``accumulator`` for a sum of products or of a window (bias included), else the tensor it is read from.
+    ``name`` is ``accumulator`` for a product, a sum of products (bias included) or of a window; else the tensor it is
+    read from.
     """
 
     name: str
@@ -89,11 +90,15 @@ def _accumulated(node: Node, inputs: Sequence[Array], index: Index, multiplier: 
 
 
 def _input(node: Node, inputs: Sequence[Array], number: int, term: ops.Term, index: Index) -> Term:
-    """An input that is rescaled as it stands; it may be broadcast."""
-    value = inputs[number]
-    inside = value[0].shape
+    """An input that is rescaled as it stands."""
+    return Term(node.inputs[number], _at(inputs[number], index), term.multiplier, term.shift, term.negative)
+
+
+def _at(value: Array, index: Index) -> int:
+    """The element that stands at an index of the output; dimensions of size 1 are broadcast."""
+    inside = value.shape[1:]
     place = tuple(0 if size == 1 else i for size, i in zip(inside, index[len(index) - len(inside) :], strict=True))
-    return Term(node.inputs[number], int(value[(0, *place)]), term.multiplier, term.shift, term.negative)
+    return int(value[(0, *place)])
 
 
 def _convolution(node: Node, inputs: Sequence[Array], index: Index) -> Iterator[Term]:
@@ -119,6 +124,11 @@ def _joined(node: Node, inputs: Sequence[Array], index: Index) -> Iterator[Term]
         place[axis] -= value.shape[op.axis]
 
 
+def _product(node: Node, inputs: Sequence[Array], index: Index) -> Iterator[Term]:
+    op: Any = node.op
+    yield Term("accumulator", _at(inputs[0], index) * _at(inputs[1], index), op.multiplier, op.shift)
+
+
 def _scalar(node: Node, inputs: Sequence[Array], index: Index) -> Iterator[Term]:
     op: Any = node.op
     yield _accumulated(node, inputs, index, op.multiplier, op.shift)
@@ -141,7 +151,7 @@ _FINDERS: dict[type, Callable[[Node, Sequence[Array], Index], Iterator[Term]]] =
     ops.ConvTranspose2d: _convolution,
     ops.Add: _sum,
     ops.Concat: _joined,
-    ops.Mul: _scalar,
+    ops.Mul: _product,
     ops.Rescale: _scalar,
     ops.AvgPool: _average,
     ops.Resize: _resized,

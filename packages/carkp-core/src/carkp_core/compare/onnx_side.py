@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from carkp_core.compare.sides import Described, Images, Side, described
-from carkp_core.errors import CheckpointError, ConfigError
+from carkp_core.errors import CarkpError, ConfigError
 from carkp_core.ir.graph import Graph
 from carkp_core.session import Session
 
@@ -104,7 +104,7 @@ def _origin(session: Session, model: onnx.ModelProto, path: Path) -> tuple[Graph
     """The config's integer model if the file was exported from it, else None and a line that says so."""
     try:
         graph = session.integer_graph()
-    except CheckpointError:
+    except CarkpError:
         return None, (f"{path}: there is no integer model to explain its layers",)
     digest = next((entry.value for entry in model.metadata_props if entry.key == "digest"), "")
     if digest != graph.digest():
@@ -124,6 +124,8 @@ def _runner(model: onnx.ModelProto, names: Sequence[str]) -> Run:
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 
+        # It has quantization from opset 19 on, which means the same there.
+        tapped.opset_import[0].version = max(tapped.opset_import[0].version, 19)
         evaluator = ReferenceEvaluator(tapped)
         return lambda inputs: evaluator.run(list(names), dict(inputs))
     options = onnxruntime.SessionOptions()
