@@ -82,9 +82,10 @@ def weighted_constants(
     QuantizationError
         When the accumulator may leave int32.
     """
-    rows = rows.detach().double()
-    offsets = rows.new_zeros(rows.shape[0]) if bias is None else bias.detach().double()
-    absmax = rows.abs().amax(dim=1).cpu().numpy()
+    rows = rows.detach()
+    offsets = torch.zeros_like(rows[:, 0]) if bias is None else bias.detach()
+    offsets = offsets.double()
+    absmax = torch.linalg.vector_norm(rows, torch.inf, dim=1).double().cpu().numpy()
     scale_x32 = np.float32(scale_x)
     wanted = np.maximum((absmax / WEIGHT_LIMIT).astype(np.float32), _TINY)
     from_bias = np.abs(offsets.cpu().numpy()) / (float(scale_x32) * 2.0**30)
@@ -100,9 +101,10 @@ def weighted_constants(
     scale_acc = torch.as_tensor(products.astype(np.float64), device=rows.device)
     weight, steps = _integers(rows, offsets, scale_w64, scale_acc)
     sums = _sums(weight, dtype_x)
-    bound = int((sums + steps.abs()).max())
+    bounds = sums + steps.abs()
+    bound = int(bounds.max())
     if bound > INT_RANGE["int32"][1]:
-        channel = int((sums + steps.abs()).argmax())
+        channel = int(bounds.argmax())
         raise QuantizationError(
             "the accumulator may leave int32",
             where=name,
@@ -111,9 +113,9 @@ def weighted_constants(
             allowed=str(INT_RANGE["int32"][1]),
             remedy="use fewer input channels or a smaller kernel, or groups",
         )
-    dead = ~weight.any(dim=1).cpu().numpy()
+    dead = (sums == 0).cpu().numpy()
     return WeightedConstants(
-        weight=weight.float(),
+        weight=weight,
         bias=steps,
         scale_w=scale_w64,
         scale_acc=scale_acc,
@@ -172,14 +174,15 @@ def _least_scale(scale_x: np.float32, scale_y: float, in_add: bool) -> np.float3
 
 
 def _integers(rows: Tensor, offsets: Tensor, scale_w: Tensor, scale_acc: Tensor) -> tuple[Tensor, Tensor]:
-    weight = (rows / scale_w[:, None]).round_().clamp_(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    """Weights [O, count], float32, and bias [O], float64, as whole numbers."""
+    weight = rows.double().div_(scale_w[:, None]).round_().float().clamp_(-WEIGHT_LIMIT, WEIGHT_LIMIT)
     lowest, highest = INT_RANGE["int32"]
     return weight, (offsets / scale_acc).round_().clamp_(lowest, highest)
 
 
 def _sums(weight: Tensor, dtype_x: str) -> Tensor:
     """Greatest |sum of products| of each channel over all inputs of a type: the input's least value is its largest."""
-    return weight.abs().sum(dim=1) * -INT_RANGE[dtype_x][0]
+    return torch.linalg.vector_norm(weight, 1, dim=1, dtype=torch.float64) * -INT_RANGE[dtype_x][0]
 
 
 def _fit_int16(rows: Tensor, offsets: Tensor, scale_x: np.float32, scale_w: Floats) -> Floats:

@@ -14,7 +14,7 @@ from torch import nn
 
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.ops.batch_norm import BatchNorm
-from carkp_core.quant.ops.convolution import Weighted, fold
+from carkp_core.quant.ops.weighted import Weighted, fold
 
 
 def fold_batch_norm(layers: LayerGraph, qat_mode: str = "fuse_bn") -> None:

@@ -7,7 +7,8 @@ from carkp_core.operator import Operator
 _OPS = "carkp_core.quant.ops"
 
 _NAMED = {
-    "convolution": ("conv2d", "conv_transpose2d"),
+    "convolution": ("conv2d",),
+    "conv_transpose": ("conv_transpose2d",),
     "linear": ("linear",),
     "batch_norm": ("batch_norm",),
     "elementwise": ("add", "sub", "rsub", "mul", "div", "rdiv"),

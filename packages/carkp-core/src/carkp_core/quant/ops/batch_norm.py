@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 
 from carkp_core.quant.layer import Layer
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
-from carkp_core.quant.ops.convolution import Conv2d, fold
+from carkp_core.quant.ops.convolution import Conv2d
+from carkp_core.quant.ops.weighted import fold
 
 
 class BatchNorm(Layer):

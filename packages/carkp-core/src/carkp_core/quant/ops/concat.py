@@ -10,12 +10,12 @@ from torch import Tensor, fx
 
 from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
-from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
-from carkp_core.quant.exact import Factor, QTensor
+from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.move import Reshape
+from carkp_core.quant.rescale import Factor, rescaled
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -42,7 +42,7 @@ class Concat(Layer):
         scale, rescales = self._plan(tuple(x.scale for x in inputs))
         lo, hi = self.bounds.limits(scale, self.dtype)
         parts = [
-            exact.rescale(x.values, None, Factor.of(m, s, 1 << 15, x.values), lo, hi)
+            rescaled(x.values, None, Factor.of(m, s, 1 << 15, x.values), lo, hi)
             for x, (m, s) in zip(inputs, rescales, strict=True)
         ]
         return QTensor(torch.cat(parts, dim=self.axis), scale, self.dtype)

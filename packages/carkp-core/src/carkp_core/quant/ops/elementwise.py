@@ -15,11 +15,12 @@ from carkp_core.ir.arithmetic import quantize as quantize_array
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, safe_scale, tensor_multiplier
-from carkp_core.quant.exact import Factor, QTensor
+from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_number, is_tensor
 from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.table import Table
+from carkp_core.quant.rescale import AddTerm, Factor, added, rescaled
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -45,11 +46,11 @@ class Add(Layer):
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
         scale, rescales = self._plan(tuple(x.scale for x in inputs))
-        total: Any = 0.0
-        for x, (multiplier, shift), negative in zip(inputs, rescales, self.negative, strict=True):
-            term = exact.rescale_term(x.values, None, Factor.of(multiplier, shift, 1 << 15, x.values))
-            total = total - term if negative else total + term
-        return QTensor(exact.finish_add(total, *self.bounds.limits(scale, self.dtype)), scale, self.dtype)
+        terms = [
+            AddTerm(x.values, Factor.of(multiplier, shift, 1 << 15, x.values), negative)
+            for x, (multiplier, shift), negative in zip(inputs, rescales, self.negative, strict=True)
+        ]
+        return QTensor(added(terms, *self.bounds.limits(scale, self.dtype)), scale, self.dtype)
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
         scale, rescales = self._plan(tuple(x.scale for x in inputs))
@@ -87,7 +88,7 @@ class Mul(Layer):
         product = a.values * b.values if bound <= exact.FLOAT32_BOUND else a.values.double() * b.values.double()
         factor = Factor.of(multiplier, shift, bound, a.values)
         lo, hi = self.bounds.limits(scale, self.dtype)
-        return QTensor(exact.rescale(product, None, factor, lo, hi), scale, self.dtype)
+        return QTensor(rescaled(product, None, factor, lo, hi), scale, self.dtype)
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
         scale, (multiplier, shift) = self._plan(inputs[0].scale, inputs[1].scale)

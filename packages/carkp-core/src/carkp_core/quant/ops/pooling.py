@@ -15,11 +15,12 @@ from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
-from carkp_core.quant.exact import Factor, QTensor
+from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
-from carkp_core.quant.ops.convolution import pair
 from carkp_core.quant.ops.move import Move, Reshape
+from carkp_core.quant.ops.weighted import pair
+from carkp_core.quant.rescale import Factor, rescaled
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -118,7 +119,7 @@ class AvgPool(Layer):
         counts = self._counts(x.values)
         factor = Factor.of(multiplier[counts], shift[counts], bound, total)
         lo, hi = self.bounds.limits(scale, self.dtype)
-        return QTensor(exact.rescale(total, None, factor, lo, hi), scale, self.dtype)
+        return QTensor(rescaled(total, None, factor, lo, hi), scale, self.dtype)
 
     def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
         size = shapes[0][2:]

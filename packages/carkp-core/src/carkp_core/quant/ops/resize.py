@@ -17,10 +17,11 @@ from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
-from carkp_core.quant.exact import Factor, QTensor
+from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.move import Move
+from carkp_core.quant.rescale import Factor, rescaled
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -103,7 +104,7 @@ class ResizeBilinear(Layer):
         scale, (multiplier, shift) = self._plan(x.scale, plans)
         lo, hi = self.bounds.limits(scale, self.dtype)
         factor = Factor.of(multiplier, shift, bound, total)
-        return QTensor(exact.rescale(total, None, factor, lo, hi), scale, self.dtype)
+        return QTensor(rescaled(total, None, factor, lo, hi), scale, self.dtype)
 
     def to_ir(self, *inputs: TensorType) -> IrOp:
         x = inputs[0]
@@ -111,7 +112,9 @@ class ResizeBilinear(Layer):
         plans = [self._steps(x.shape[2 + d], out[d]) for d in (0, 1)]
         scale, (multiplier, shift) = self._plan(x.scale, plans)
         lo, hi = self.bounds.limits(scale, self.dtype)
-        return IrOp(_resize("bilinear", out, plans, multiplier, shift, lo, hi), self.dtype, scale)
+        return IrOp(
+            _resize("bilinear", out, plans, multiplier=multiplier, shift=shift, lo=lo, hi=hi), self.dtype, scale
+        )
 
     def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
         positions = "align_corners" if self.align_corners else "half_pixel"
@@ -135,9 +138,9 @@ def _reduced(numerator: int, denominator: int, offset: int) -> tuple[int, int, i
     return numerator // common, denominator // common, offset // common
 
 
-def _resize(mode: str, out: Hw, plans: Any, *rescale: int) -> ir.Resize:
+def _resize(mode: str, out: Hw, plans: Any, **rescale: Any) -> ir.Resize:
     numerators, denominators, offsets = ((plans[0][i], plans[1][i]) for i in range(3))
-    return ir.Resize(mode, out, numerators, denominators, offsets, *rescale)
+    return ir.Resize(mode, out, numerators, denominators, offsets, **rescale)
 
 
 def _interpolate(x: Tensor, axis: int, out: int, plan: tuple[int, int, int]) -> Tensor:
