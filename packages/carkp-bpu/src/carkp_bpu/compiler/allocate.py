@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 #: Buffers begin at multiples of this.
 ALIGNMENT = 16
-_SEARCH_ROUNDS = 60
+_SEARCH_ROUNDS = 100
 
 
 def _rounded(size: int) -> int:
@@ -72,25 +72,33 @@ def allocate(
     bound = live_bound(buffers)
     if bound > capacity:
         return None
-    best: Allocation | None = None
-    for order in _orders(buffers, seed, rounds):
-        plan = _place(order, bound)
-        if best is None or plan.height < best.height:
-            best = plan
-        if best.height <= capacity:
-            return best
-    return None
+    best = lowest(buffers, seed, rounds, enough=capacity)
+    return best if best.height <= capacity else None
 
 
-def lowest(buffers: Sequence[Buffer], seed: int = 0, rounds: int = _SEARCH_ROUNDS) -> Allocation:
-    """The lowest plan that the search finds; it stops at the bound."""
-    bound = live_bound(buffers)
+def lowest(buffers: Sequence[Buffer], seed: int = 0, rounds: int = _SEARCH_ROUNDS, enough: int = 0) -> Allocation:
+    """The lowest plan that the search finds; it stops at the bound, or at a height that is ``enough``.
+
+    Four fixed orders come first. The search then moves a buffer that touches the top of the best plan further to the
+    front, or swaps two, and keeps what is no higher.
+    """
+    goal = max(live_bound(buffers), enough)
+    orders = list(_fixed_orders(buffers))
     plans = []
-    for order in _orders(buffers, seed, rounds):
-        plans.append(_place(order, bound))
-        if plans[-1].height == bound:
+    for order in orders:
+        plans.append(_place(order, live_bound(buffers)))
+        if plans[-1].height <= goal:
+            return plans[-1]
+    start = min(range(len(plans)), key=lambda index: plans[index].height)
+    best, order, chance = plans[start], orders[start], random.Random(seed)
+    for _ in range(rounds if len(order) > 1 else 0):
+        changed = _varied(order, best, chance)
+        plan = _place(changed, best.bound)
+        if plan.height <= best.height:
+            best, order = plan, changed
+        if best.height <= goal:
             break
-    return min(plans, key=lambda plan: plan.height)
+    return best
 
 
 def refit(buffers: Sequence[Buffer], allocation: Allocation, changed: Buffer, capacity: int) -> Allocation | None:
@@ -116,20 +124,25 @@ def verify(buffers: Sequence[Buffer], allocation: Allocation, capacity: int) -> 
                 raise ValueError(f"{one.name} and {other.name} overlap at {max(at, begin)}")
 
 
-def _orders(buffers: Sequence[Buffer], seed: int, rounds: int) -> Iterator[list[Buffer]]:
-    """Orders worth trying: by size, by area, by time, by duration, then random swaps of the one by size."""
-    by_size = sorted(buffers, key=lambda b: (-b.size, b.first, b.name))
-    yield by_size
+def _fixed_orders(buffers: Sequence[Buffer]) -> Iterator[list[Buffer]]:
+    """Orders worth trying: by size, by area, by time, by duration."""
+    yield sorted(buffers, key=lambda b: (-b.size, b.first, b.name))
     yield sorted(buffers, key=lambda b: (-b.size * (b.last - b.first + 1), b.first, b.name))
     yield sorted(buffers, key=lambda b: (b.first, -b.size, b.name))
     yield sorted(buffers, key=lambda b: (b.first - b.last, -b.size, b.name))
-    chance = random.Random(seed)
-    for _ in range(rounds if len(by_size) > 1 else 0):
-        order = list(by_size)
-        for _ in range(1 + len(order) // 10):
-            i, j = chance.randrange(len(order)), chance.randrange(len(order))
-            order[i], order[j] = order[j], order[i]
-        yield order
+
+
+def _varied(order: list[Buffer], plan: Allocation, chance: random.Random) -> list[Buffer]:
+    """A neighbour of an order: a buffer at the plan's top moved to the front, or two buffers swapped."""
+    changed = list(order)
+    if chance.random() < 0.5:
+        top = [i for i, b in enumerate(order) if i and plan.offsets[b.name] + b.size == plan.height]
+        source = chance.choice(top) if top else chance.randrange(len(order))
+        changed.insert(chance.randrange(source + 1), changed.pop(source))
+    else:
+        i, j = chance.randrange(len(order)), chance.randrange(len(order))
+        changed[i], changed[j] = changed[j], changed[i]
+    return changed
 
 
 def _place(order: Sequence[Buffer], bound: int) -> Allocation:

@@ -126,7 +126,7 @@ class _Emitter:
         buffer = plan.inputs[slot]
         needs = layer.lowering.regions(plan.tiles[k])[slot]
         if buffer is None or needs is None:
-            return self._window(name, 0, MapBuffer(1, 1, 1, 4), whole(self._model.maps[name]))
+            return self._empty(name)
         address = self._offsets[buffer_name(index, "input", slot)]
         first_row = 0 if plan.rolling else needs.rows[0]
         window = self._window(name, address, buffer, needs, first_row)
@@ -159,10 +159,17 @@ class _Emitter:
         return self._window(layer.output, address, plan.output, tile.region, tile.region.rows[0])
 
     def _resident(self, name: str) -> Window:
+        tensor, address = self._model.maps[name], self._offsets[resident_name(self._model.root(name))]
+        return self._window(name, address, self._full_buffer(tensor), whole(tensor))
+
+    def _empty(self, name: str) -> Window:
+        """A window of which nothing is read: the tile lies on padding."""
         tensor = self._model.maps[name]
+        return self._window(name, 0, self._full_buffer(tensor), whole(tensor))
+
+    def _full_buffer(self, tensor: TensorMap) -> MapBuffer:
         pitch = pixel_pitch(tensor.channels, tensor.itemsize, self._align)
-        buffer = MapBuffer(tensor.height, tensor.width, tensor.channels, pitch)
-        return self._window(name, self._offsets[resident_name(self._model.root(name))], buffer, whole(tensor))
+        return MapBuffer(tensor.height, tensor.width, tensor.channels, pitch)
 
     def _window(self, name: str, address: int, buffer: MapBuffer, holds: Region, first_row: int = 0) -> Window:
         root = self._model.root(name)

@@ -61,5 +61,5 @@ def sampled_span(span: Span, sampling: Sampling, size: int) -> Span:
 
 
 def _clip(begin: int, end: int, size: int) -> Span:
-    begin = max(0, begin)
+    begin = min(max(0, begin), size)
     return begin, max(begin, min(end, size))

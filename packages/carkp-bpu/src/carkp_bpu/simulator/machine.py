@@ -68,7 +68,8 @@ def run_program(program: HbmProgram, inputs: Mapping[str, IntArray], taps: Seque
         for i in range(0, frames, step)
     ]
     if not parts:
-        parts = [_run_batch(program, proof, inputs, pieces)]
+        blank = {port.name: np.zeros((1, *port.shape[1:]), port.dtype) for port in program.description.inputs}
+        return {name: value[:0] for name, value in _run_batch(program, proof, blank, pieces).items()}
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

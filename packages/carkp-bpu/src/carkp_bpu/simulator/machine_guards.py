@@ -181,7 +181,7 @@ class _Walk:
                 )
 
     def _uniform(self, access: Access) -> bool:
-        if access.write:
+        if access.write or not access.boxes:
             return False
         if access.space == "ddr":
             return all(box.end <= self._constants for box in access.boxes)

@@ -8,6 +8,7 @@ Legend: ``N`` frames, ``Y X`` tile size, ``I`` input channels, ``O`` output chan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -56,16 +57,17 @@ def conv(instruction: isa.Conv, reads: Reads, target: Target) -> None:
     filters, per_group = instruction.output.channels, instruction.input.channels // instruction.groups
     weights = weights.reshape(kh, kw, per_group, filters)
     if instruction.groups == filters and per_group == 1 and instruction.input.dtype == 1:
-        acc = _depthwise(instruction, reads["input"].memory, weights[:, :, 0], len(target.memory))
+        acc = _depthwise(instruction, reads["input"].memory, weights[:, :, 0])
     else:
         acc = _patches_product(instruction, reads["input"], weights)
+    acc = _for_frames(acc, target)
     memory, rows, start, pitch = _map_target(instruction.output, instruction.rows, instruction.columns, target.memory)
     lo, hi = instruction.lo, instruction.hi
     if instruction.residual is None:
         loops.rescale_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch)
         return
     other = instruction.residual
-    residual = _owned(_gather(reads["residual"], other.map.dtype))
+    residual = _owned(_for_frames(_gather(reads["residual"], other.map.dtype), target))
     term = (other.multiplier, other.shift, -1 if other.negative else 1)
     loops.rescale_add_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch, residual, term)
 
@@ -78,8 +80,7 @@ def deconv(instruction: isa.Deconv, reads: Reads, target: Target) -> None:
     weights = _block(reads["weights"], np.dtype("int8")).reshape(kh * kw, channels, filters // groups)
     rows, columns = input_spans(instruction)
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
-    wide = np.int32 if instruction.input.dtype == 1 else np.int64
-    acc = np.zeros((len(reads["input"].memory), *size, filters), dtype=wide)
+    acc = np.zeros((len(reads["input"].memory), *size, filters), dtype=np.int64)
     if rows[0] < rows[1] and columns[0] < columns[1]:
         x = _gather(reads["input"], instruction.input.dtype)
         n, height, width, _ = x.shape
@@ -88,12 +89,16 @@ def deconv(instruction: isa.Deconv, reads: Reads, target: Target) -> None:
             own = slice(group * step_in, (group + 1) * step_in)
             matrix = weights[:, own].transpose(1, 0, 2).reshape(step_in, -1)
             products = _matmul(x[..., own].reshape(-1, step_in), matrix).reshape(n, height, width, kh, kw, step_out)
-            part = np.empty((n, *size, step_out), dtype=wide)
+            part = np.empty((n, *size, step_out), dtype=products.dtype)
             place = (instruction.rows[0], instruction.columns[0])
             loops.scatter_columns(
                 products, rows[0], columns[0], *place, instruction.stride_hw, instruction.padding_tl, part
             )
-            acc[..., group * step_out : (group + 1) * step_out] = part
+            if groups == 1:
+                acc = part
+            else:
+                acc[..., group * step_out : (group + 1) * step_out] = part
+    acc = _for_frames(acc, target)
     memory, offsets, start, pitch = _map_target(
         instruction.output, instruction.rows, instruction.columns, target.memory
     )
@@ -105,11 +110,12 @@ def pool(instruction: isa.Pool, reads: Reads, target: Target) -> None:
     """A tile of a pool, or a part of one."""
     source = instruction.input
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
-    shape = (len(target.memory), *size, source.channels)
+    shape = (len(reads["input"].memory), *size, source.channels)
     lowest = np.iinfo(_NUMPY[source.dtype]).min if instruction.mode == 0 else 0
     acc = np.full(shape, lowest, dtype=np.int32)
     if not instruction.first:
-        acc[...] = _block(reads["partial"], np.dtype("<i4"), every_frame=True).reshape(-1, *shape[1:])
+        before = _block(reads["partial"], np.dtype("<i4"), every_frame=True).reshape(-1, *shape[1:])
+        acc = _owned(np.broadcast_to(before, (max(len(before), len(acc)), *shape[1:])))
     memory = _typed(reads["input"].memory, source.dtype)
     rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
     start = -source.first_column * (source.pixel_pitch // source.dtype)
@@ -225,7 +231,7 @@ KERNELS: dict[type, Callable[[Any, Reads, Target], None]] = {
 }
 
 
-def _depthwise(instruction: isa.Conv, memory: Bytes, weight: IntArray, frames: int) -> IntArray:
+def _depthwise(instruction: isa.Conv, memory: Bytes, weight: IntArray) -> IntArray:
     source = instruction.input
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
     acc = np.empty((len(memory), *size, source.channels), dtype=np.int32)
@@ -275,12 +281,33 @@ def _padded_input(instruction: isa.Conv, operand: Operand) -> IntArray:
 
 
 def _matmul(left: IntArray, right: IntArray) -> IntArray:
-    """[M, K] times [K, O]: int32 by torch's int8 product; int64 by way of float64 for int16, exact below 2**53."""
-    if left.dtype != np.int8:
-        return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
+    """[M, K] times [K, O]: int32 by torch's int8 product, else int64 by way of float64, exact below 2**53."""
+    # torch's product of matrices with K = 1 is wrong (2.13, CPU).
+    if left.dtype == np.int8 and left.shape[1] > 1 and _int8_product_is_exact():
+        return _int8_product(left, right)
+    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
+
+
+def _int8_product(left: IntArray, right: IntArray) -> IntArray:
     # Copies: torch takes no views of read-only memory, and wants the second factor column by column.
-    product = torch._int_mm(torch.from_numpy(_owned(left)), torch.from_numpy(right.T.copy()).t())
-    return product.numpy()
+    return torch._int_mm(torch.from_numpy(_owned(left)), torch.from_numpy(right.T.copy()).t()).numpy()
+
+
+@functools.cache
+def _int8_product_is_exact() -> bool:
+    """Whether this CPU multiplies int8 matrices without saturating in between (some add pairs in 16 bits)."""
+    left = np.full((4, 64), -128, dtype=np.int8)
+    right = np.where(np.arange(64 * 8).reshape(64, 8) % 3 < 2, -127, 127).astype(np.int8)
+    try:
+        return bool((_int8_product(left, right) == left.astype(np.int64) @ right.astype(np.int64)).all())
+    except RuntimeError:
+        return False
+
+
+def _for_frames(values: IntArray, target: Target) -> IntArray:
+    """Values for every frame of the target, also when they are the same for all."""
+    frames = len(target.memory)
+    return values if len(values) == frames else np.repeat(values, frames, axis=0)
 
 
 def _owned(values: IntArray) -> IntArray:

@@ -1,0 +1,169 @@
+"""``carkp hbm``: look into a compiled program, list and assemble its instructions, run it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from carkp_core.cli_options import json_option, write_json
+from carkp_core.errors import BackendError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from carkp_bpu.hbm.description import Port
+    from carkp_bpu.hbm.program import HbmProgram
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def hbm() -> None:
+    """Open .hbm files: carkp's own container for its own machine model. They run on no board."""
+
+
+@hbm.command()
+@click.argument("file", type=_FILE)
+@json_option
+def info(file: Path, json_path: Path | None) -> None:
+    """What a program is: model, march, inputs, outputs, sizes, instructions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from carkp_bpu.hbm.program import load
+
+    facts = describe(load(file))
+    table = Table(title=str(file), show_header=False)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            for key, item in value.items():
+                table.add_row(f"{name}: {key}", str(item))
+        else:
+            table.add_row(name, str(value))
+    Console().print(table)
+    write_json(json_path, facts)
+
+
+@hbm.command()
+@click.argument("file", type=_FILE)
+@click.option("--out", type=_FILE, default=None, help="Write the listing here instead of to the screen.")
+def disasm(file: Path, out: Path | None) -> None:
+    """List the instructions as text that ``asm`` turns back into the same bytes."""
+    from carkp_bpu.hbm.listing import format_listing
+    from carkp_bpu.hbm.program import load
+
+    program = load(file)
+    comments = [program.debug.place(index) for index in range(len(program.instructions))]
+    layers = [text.split(", ", 1)[-1] for text in comments]
+    text = "\n".join(format_listing(program.instructions, layers)) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@hbm.command()
+@click.argument("file", type=_FILE)
+@click.argument("listing", type=_FILE)
+@click.option("--out", type=_FILE, required=True, help="The program to write.")
+def asm(file: Path, listing: Path, out: Path) -> None:
+    """Put the instructions of a LISTING into a copy of FILE, which gives model, constants and debug table."""
+    from carkp_bpu.hbm.listing import parse_listing
+    from carkp_bpu.hbm.program import load, write
+
+    program = load(file)
+    sha256 = write(program.with_instructions(parse_listing(_read_text(listing).splitlines())), out)
+    click.echo(f"{out}: {sha256}")
+
+
+@hbm.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--inputs", type=_FILE, default=None, help="An .npz with one integer array for each input (default: zeros)."
+)
+@click.option("--frames", default=1, show_default=True, help="Frames to run when no inputs are given.")
+@click.option("--tap", "taps", multiple=True, metavar="NAME", help="Also return this tensor. May be repeated.")
+@click.option("--out", type=_FILE, default=None, help="Write outputs and taps to this .npz.")
+@json_option
+def run(
+    file: Path, inputs: Path | None, frames: int, taps: tuple[str, ...], out: Path | None, json_path: Path | None
+) -> None:
+    """Execute a program on the machine simulator and say what it moved."""
+    import attrs
+    import numpy as np
+    from rich.console import Console
+
+    from carkp_bpu.hbm.program import load
+    from carkp_bpu.simulator.machine import run_program, traffic
+
+    program = load(file)
+    given = _zeros(program, frames) if inputs is None else _arrays(inputs)
+    results = run_program(program, given, taps)
+    moved = traffic(program)
+    console = Console()
+    for name, value in results.items():
+        console.print(f"{name}: {value.dtype} {value.shape}, {value.min()}..{value.max()}")
+    console.print(f"per frame: {moved.ddr_bytes} DDR bytes, {moved.macs} MACs, SRAM up to {moved.sram_peak_bytes}")
+    if out is not None:
+        arrays: Any = results
+        np.savez(out, **arrays)
+    shapes = {name: {"dtype": str(value.dtype), "shape": list(value.shape)} for name, value in results.items()}
+    write_json(json_path, {"results": shapes, "traffic": attrs.asdict(moved) | {"ddr_bytes": moved.ddr_bytes}})
+
+
+def describe(program: HbmProgram) -> dict[str, Any]:
+    """A program's facts, as ``hbm info`` prints them."""
+    about = program.description
+    kinds = Counter(type(instruction).__name__.lower() for instruction in program.instructions)
+    return {
+        "name": about.name,
+        "march": about.march,
+        "compiler": about.compiler,
+        "opt": about.opt,
+        "input_source": about.input_source,
+        "features": ", ".join(about.features) or "none",
+        "sram_bytes": about.sram_bytes,
+        "constant_bytes": about.constant_bytes,
+        "frame_bytes": about.ddr_bytes - about.constant_bytes,
+        "graph_digest": about.graph_digest,
+        "options_digest": about.options_digest,
+        "sha256": program.sha256,
+        "inputs": {port.name: _port(port) for port in about.inputs},
+        "outputs": {port.name: _port(port) for port in about.outputs},
+        "plan": dict(about.plan),
+        "instructions": dict(sorted(kinds.items())),
+    }
+
+
+def _port(port: Port) -> str:
+    shape = "x".join(map(str, port.shape))
+    text = f"{port.dtype} {shape}, scale {port.scale!r}, {port.layout} at DDR {port.ddr}"
+    return f"{text}; {port.preprocessing}" if port.preprocessing else text
+
+
+def _zeros(program: HbmProgram, frames: int) -> dict[str, npt.NDArray[Any]]:
+    import numpy as np
+
+    return {name: np.zeros((frames, *shape[1:]), dtype) for name, (shape, dtype, _) in program.inputs.items()}
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackendError(
+            "the inputs cannot be read", where=str(path), seen=str(error), allowed="an .npz file"
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BackendError("the listing cannot be read", where=str(path), seen=str(error)) from error

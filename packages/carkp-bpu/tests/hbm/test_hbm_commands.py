@@ -1,0 +1,86 @@
+"""``carkp hbm``: info, disasm, asm, run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from carkp_bpu.compiler.compile import compile_graph
+from carkp_bpu.compiler.samples import NetworkBuilder, random_inputs
+from carkp_bpu.hbm.program import write
+from carkp_bpu.hbm_commands import hbm
+from carkp_bpu.march import find_march
+from carkp_core.backend import CompileOptions
+from carkp_core.errors import BackendError
+from carkp_core.ir.reference import execute
+
+
+@pytest.fixture
+def graph():
+    net = NetworkBuilder((1, 3, 8, 8))
+    net.conv(6, 3, 2)
+    net.deconv(4)
+    return net.graph()
+
+
+@pytest.fixture
+def file(graph, tmp_path):
+    options = CompileOptions(march="bayes-e", name="net", hbm=tmp_path / "net.hbm", out_dir=tmp_path)
+    write(compile_graph(graph, find_march("bayes-e"), options).program, options.hbm)
+    return options.hbm
+
+
+def invoke(*arguments: object):
+    result = CliRunner().invoke(hbm, [str(a) for a in arguments], catch_exceptions=True)
+    if isinstance(result.exception, BackendError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_info(file, tmp_path):
+    out = invoke("info", file, "--json", tmp_path / "info.json").output
+    facts = json.loads((tmp_path / "info.json").read_text())
+    assert facts["march"] == "bayes-e"
+    assert facts["instructions"]["conv"] >= 1
+    assert "bayes-e" in out
+
+
+def test_a_listing_assembles_to_the_same_bytes(file, tmp_path):
+    invoke("disasm", file, "--out", tmp_path / "net.txt")
+    text = (tmp_path / "net.txt").read_text()
+    assert "net.conv2d0 (net.py:1)" in text
+    assert invoke("disasm", file).output == text
+    invoke("asm", file, tmp_path / "net.txt", "--out", tmp_path / "again.hbm")
+    assert (tmp_path / "again.hbm").read_bytes() == file.read_bytes()
+
+
+def test_run_equals_the_reference(file, graph, tmp_path):
+    inputs = random_inputs(graph, 2)
+    np.savez(tmp_path / "in.npz", **inputs)
+    invoke("run", file, "--inputs", tmp_path / "in.npz", "--out", tmp_path / "out.npz", "--tap", "conv2d0",
+           "--json", tmp_path / "run.json")  # fmt: skip
+    expected = execute(graph, inputs, ["conv2d0"])
+    with np.load(tmp_path / "out.npz") as stored:
+        assert set(stored.files) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(stored[name], value)
+    assert json.loads((tmp_path / "run.json").read_text())["traffic"]["ddr_bytes"] > 0
+
+
+def test_run_without_inputs_uses_zeros(file):
+    assert "DDR bytes" in invoke("run", file, "--frames", 3).output
+
+
+def test_problems_are_named(file, tmp_path):
+    with pytest.raises(BackendError, match="cannot be read"):
+        invoke("info", tmp_path / "none.hbm")
+    (tmp_path / "bad.txt").write_text("nonsense\n")
+    with pytest.raises(BackendError, match="not an instruction"):
+        invoke("asm", file, tmp_path / "bad.txt", "--out", tmp_path / "x.hbm")
+    (tmp_path / "bad.npz").write_bytes(b"no")
+    with pytest.raises(BackendError, match="inputs cannot be read"):
+        invoke("run", file, "--inputs", tmp_path / "bad.npz")
