@@ -68,7 +68,7 @@ def test_transposed_convolution_equals_torch(data: st.DataObject) -> None:
 @pytest.mark.parametrize("include", [True, False])
 def test_average_pooling_equals_a_loop(include: bool) -> None:
     x = np.random.default_rng(0).integers(-128, 128, (1, 2, 5, 7)).astype(np.int8)
-    multiplier, shift = np.arange(7) * 1000 + (1 << 30), np.full(7, 33)
+    multiplier, shift = np.arange(7) * (1 << 27) + (1 << 30), np.full(7, 33)
     op = ops.AvgPool((2, 3), (2, 2), (1, 1, 0, 1), include, (6, 9), multiplier, shift)
     got = reference.execute_node(Node("y", op, ("x",), TensorType((1, 2, 3, 4), "int8", 1.0)), (x,))
     for c, y, column in itertools.product(range(2), range(3), range(4)):

@@ -8,49 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from exact_networks import assert_exact, calibrated, differing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from carkp_core.ir import reference
-from carkp_core.ir.arithmetic import quantize
-from carkp_core.ir.graph import Graph
 from carkp_core.quant.convert import convert
-from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
 from carkp_core.quant.settings import QAT_MODES, quant_settings
 
 torch.set_num_threads(1)
-
-
-def calibrated(net: nn.Module, x: Tensor, dtypes: dict[str, str] | None = None, **kwargs: Any) -> QuantizedNetwork:
-    """A network prepared for the first sample of ``x`` and calibrated with all of it."""
-    network = prepare(net.eval(), {"img": x[:1]}, **kwargs).eval()
-    for name, dtype in (dtypes or {}).items():
-        network.layer(name).dtype = dtype
-    network.start_observing()
-    network(x)
-    network.finish_observing()
-    return network
-
-
-def differing(network: QuantizedNetwork, graph: Graph, x: Tensor) -> dict[str, int]:
-    """Differing elements of every tensor."""
-    names = [node.name for node in graph.nodes]
-    declared = graph.inputs[0].type
-    integers = quantize(x.numpy(), declared.scale, declared.dtype)
-    expected = reference.execute(graph, {"img": integers}, names)
-    with torch.no_grad():
-        got = network.integer_values([x], names)
-    counts = {name: int((got[name].values.numpy() != expected[name]).sum()) for name in names}
-    return {name: count for name, count in counts.items() if count}
-
-
-def assert_exact(net: nn.Module, x: Tensor, **kwargs: Any) -> Graph:
-    network = calibrated(net, x, **kwargs)
-    graph = convert(network, "net")
-    assert differing(network, graph, x * 1.3) == {}
-    return graph
 
 
 class Everything(nn.Module):

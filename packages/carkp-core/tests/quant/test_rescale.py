@@ -94,6 +94,17 @@ def test_the_edges_of_the_ways(shift: int) -> None:
     assert got.flatten().tolist() == arithmetic.rescale(acc + bias, multiplier, shift, -128, 127).tolist()
 
 
+def test_a_product_just_below_a_tie_rounds_down() -> None:
+    """Sums beyond 2**28 whose product is one unit below a tie: float64 would round some of them to the tie."""
+    rng, bits = np.random.default_rng(0), 31
+    for mantissa in rng.integers(1 << 22, 1 << 23, 50) * 2 + 1:
+        acc = ((1 << (bits - 1)) - 1) * pow(int(mantissa), -1, 1 << bits) % (1 << bits)
+        multiplier, shift = int(mantissa) << 7, bits + 7
+        factor = factor_of([multiplier], [shift], (INT32_MAX, INT32_MAX))
+        got = rescaled(torch.full((1, 1, 1, 1), acc, dtype=torch.float64), None, factor, 0, 1 << 24)
+        assert got.item() == arithmetic.rescale(np.int64(acc), multiplier, shift, 0, 1 << 24)
+
+
 def test_gradients_are_the_ratio_inside_and_zero_where_clamped() -> None:
     multiplier, shift = arithmetic.multiplier_and_shift(0.25)
     factor = Factor.of(multiplier, shift, 1 << 10, torch.zeros(1))
