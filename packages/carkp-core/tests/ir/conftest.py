@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The conformance sample belongs to the repository, not to a package: its root is importable here.
+sys.path.append(str(Path(__file__).parents[4]))
