@@ -32,7 +32,7 @@ def test_operators_of_plugins_carry_their_provider() -> None:
     (found,) = installed_operators(manager)
     assert (found.kind, found.provider) == ("cube", "carkp-cubes 1.0")
     assert found.load_kernel()(0) == 1  # type: ignore[misc]
-    assert (found.load_rules(), found.load_cost()) == ((), None)
+    assert (found.load_rules(), found.expand) == ((), "")
     assert installed_operators(manager) == (found,)
     assert not manager.problems
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from carkp_bpu.operator import BpuOperator, installed_operators
 from carkp_core.backend import (
     Arrays,
@@ -61,13 +63,13 @@ class BpuBackend:
 
         check = self.check(graph, options.march)
         if not check.ok:
-            only = _runnable(check)
-            performance = report.estimate_graph(graph, options.march, sram_bytes=options.sram_bytes, only=only)
-            reports = report.write_graph_reports(performance, graph, options.out_dir, only)
+            part, only = _runnable_part(graph, check)
+            performance = report.estimate_graph(part, options.march, sram_bytes=options.sram_bytes, only=only)
+            reports = report.write_graph_reports(performance, part, options.out_dir, only)
             return CompileResult(check, performance, None, None, reports)
-        program = self._compiled(graph, options)
+        program, machine_graph = self._compiled(graph, options)
         sha256 = write(program, options.hbm)
-        performance = report.estimate(program, options.march, graph, layer_details=options.layer_details)
+        performance = report.estimate(program, options.march, machine_graph, layer_details=options.layer_details)
         reports = report.write_reports(performance, program, options.out_dir)
         return CompileResult(check, performance, options.hbm, sha256, reports)
 
@@ -84,9 +86,10 @@ class BpuBackend:
 
         check = self.check(graph, options.march)
         if check.ok:
-            return report.estimate(self._compiled(graph, options), options.march, graph)
-        only = _runnable(check)
-        return report.estimate_graph(graph, options.march, sram_bytes=options.sram_bytes, only=only)
+            program, machine_graph = self._compiled(graph, options)
+            return report.estimate(program, options.march, machine_graph)
+        part, only = _runnable_part(graph, check)
+        return report.estimate_graph(part, options.march, sram_bytes=options.sram_bytes, only=only)
 
     def load_program(self, path: Path) -> Program:
         """Read an ``.hbm``."""
@@ -109,16 +112,28 @@ class BpuBackend:
 
         return camera_input(image_rgb)
 
-    def _compiled(self, graph: Graph, options: CompileOptions) -> HbmProgram:
+    def _compiled(self, graph: Graph, options: CompileOptions) -> tuple[HbmProgram, Graph]:
+        """The program, and the graph in the machine's own operators that it was made of."""
         from carkp_bpu.compiler.compile import compile_graph
+        from carkp_bpu.expand import expand
         from carkp_bpu.march import find_march
 
-        return compile_graph(graph, find_march(options.march), options).program
+        machine_graph = expand(graph, _operators_of(graph))
+        program = compile_graph(machine_graph, find_march(options.march), options).program
+        if machine_graph is not graph:
+            description = attrs.evolve(program.description, graph_digest=graph.digest())
+            program = attrs.evolve(program, description=description)
+        return program, machine_graph
 
 
-def _runnable(check: CheckReport) -> frozenset[str]:
-    """The nodes that the march runs."""
-    return frozenset(verdict.node for verdict in check.nodes if verdict.verdict == "NPU")
+def _runnable_part(graph: Graph, check: CheckReport) -> tuple[Graph, frozenset[str]]:
+    """A refused graph in the machine's operators where the march runs them, and the nodes that it runs."""
+    from carkp_bpu.expand import expand
+
+    runnable = frozenset(verdict.node for verdict in check.nodes if verdict.verdict == "NPU")
+    part = expand(graph, _operators_of(graph), runnable)
+    added = {node.name for node in part.nodes} - {node.name for node in graph.nodes}
+    return part, runnable | added
 
 
 def _operators_of(graph: Graph) -> Sequence[BpuOperator]:

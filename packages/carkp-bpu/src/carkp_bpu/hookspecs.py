@@ -8,7 +8,7 @@ A plugin marks its implementation optional, so that it also loads where carkp-bp
     def carkp_bpu_operators():
         from carkp_bpu.operator import BpuOperator
 
-        yield BpuOperator("cube", rules="my_package.bpu:RULES", kernel="my_package.bpu:cube")
+        yield BpuOperator("cube", rules="my_package.bpu:RULES", expand="my_package.bpu:expand_cube")
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def carkp_bpu_operators() -> Iterable[BpuOperator]:
     """Offer the BPU's side of an operator that the plugin registers with ``carkp_operators``.
 
     Called when a graph is checked, simulated or compiled for a BPU march. Every plugin's answer is used; an
-    operator without an answer is rejected by the checker.
+    operator without an answer is rejected by the checker, one without a machine form is left to the CPU.
     """

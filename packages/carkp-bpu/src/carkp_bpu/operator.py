@@ -1,8 +1,8 @@
-"""The record by which a plugin brings an operator to the BPU: its rules, its kernel and its cost."""
+"""The record by which a plugin brings an operator to the BPU: its rules, its kernel and its machine form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -14,6 +14,7 @@ from carkp_core.errors import PluginError
 
 if TYPE_CHECKING:
     from carkp_bpu.checker.rule import Rule
+    from carkp_core.ir.graph import Node
     from carkp_core.plugins import PluginManager
 
 
@@ -30,9 +31,10 @@ class BpuOperator:
     kernel:
         ``kernel(op, inputs) -> array``: the operator on NCHW integer arrays of any batch, bit-equal to
         ``op.execute``. An empty path means ``op.execute`` itself.
-    cost:
-        ``cost(node, types, march) -> int``: cycles of the vector engine for one frame. An empty path means one
-        pass over inputs and output.
+    expand:
+        ``expand(node, types) -> nodes``: the operator in the machine's own operators, bit-equal to ``op.execute``; see
+        `carkp_bpu.expand`. Its cost is that of these nodes' instructions. Without one the checker leaves the node
+        to the CPU.
     provider:
         The distribution that offers it; filled in by carkp.
     """
@@ -40,7 +42,7 @@ class BpuOperator:
     kind: str
     rules: str = ""
     kernel: str = ""
-    cost: str = ""
+    expand: str = ""
     provider: str = ""
 
     def load_rules(self) -> tuple[Rule, ...]:
@@ -51,9 +53,9 @@ class BpuOperator:
         """Import the kernel, or None for ``op.execute``."""
         return load_object(self.kernel) if self.kernel else None
 
-    def load_cost(self) -> Callable[..., int] | None:
-        """Import the cost, or None for one pass over the data."""
-        return load_object(self.cost) if self.cost else None
+    def load_expand(self) -> Callable[..., Iterable[Node]]:
+        """Import the function that writes the operator in the machine's own."""
+        return load_object(self.expand)  # type: ignore[no-any-return]
 
 
 def installed_operators(manager: PluginManager) -> tuple[BpuOperator, ...]:

@@ -33,6 +33,14 @@ def cube_rows(site: Site) -> str | None:
     return f"{rows} rows" if rows > 16 else None
 
 
+def as_clamp(node: Node, types: dict[str, TensorType]) -> list[Node]:
+    return [Node(node.name, ops.Clamp(0, 127), node.inputs, node.type)]
+
+
+def as_dilated_pool(node: Node, types: dict[str, TensorType]) -> list[Node]:
+    return [Node(node.name, ops.MaxPool((2, 2), (1, 1), (1, 1, 1, 1), (2, 2)), node.inputs, node.type)]
+
+
 RULES = (cube_rows,)
 HERE = f"{__name__}:RULES"
 
@@ -125,7 +133,21 @@ def test_the_machine_readable_form_is_complete(make: Any) -> None:
 def test_an_operator_from_outside_needs_rules_for_the_bpu() -> None:
     graph = chain(Cube())
     assert [v.rule for v in check(graph, "bayes").violations] == ["operator_known"]
-    assert check(graph, "bayes", [BpuOperator("cube")]).ok
+    assert check(graph, "bayes", [BpuOperator("cube", expand=f"{__name__}:as_clamp")]).ok
+
+
+def test_an_operator_without_a_machine_form_is_left_to_the_cpu() -> None:
+    report = check(chain(Cube()), "bayes", [BpuOperator("cube")])
+    assert [v.rule for v in report.violations] == ["machine_form"]
+    assert [n.verdict for n in report.nodes] == ["CPU"]
+
+
+def test_what_an_operator_becomes_is_asked_too_in_the_operators_name() -> None:
+    (violation,) = check(
+        chain(Cube()), "bernoulli2", [BpuOperator("cube", expand=f"{__name__}:as_dilated_pool")]
+    ).violations
+    assert (violation.rule, violation.node, violation.source) == ("max_pool_dilation", "n0", "net.0 (net.py:0)")
+    assert "the max_pool that cube becomes" in violation.seen
 
 
 def test_rules_from_outside_are_asked_as_carkps_own() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
 
 from carkp_bpu.checker.rule import Rule, Site
+from carkp_bpu.checker.rule import rule as rule_of
 from carkp_bpu.checker.rules import RULES
 from carkp_bpu.checker.rules.tensors import runs_on_cpu
+from carkp_bpu.expand import CORE_KINDS, expanded
 from carkp_bpu.march import find_march
 from carkp_bpu.march.base import March
 from carkp_bpu.operator import BpuOperator
 from carkp_core.backend import CheckReport, NodeVerdict, Verdict, Violation
-from carkp_core.ir.graph import Graph, Node
-from carkp_core.ir.operators import OPERATIONS
+from carkp_core.ir.graph import Graph, Node, TensorType
 
-CORE_KINDS = frozenset(operation.kind for operation in OPERATIONS)
+Types = Mapping[str, TensorType]
 
 
 def check(graph: Graph, march: str | March, extra: Sequence[BpuOperator] = ()) -> CheckReport:
@@ -36,11 +39,12 @@ def check(graph: Graph, march: str | March, extra: Sequence[BpuOperator] = ()) -
         rule is left to the CPU or rejected; rejection wins.
     """
     table = find_march(march) if isinstance(march, str) else march
-    rules_of = {operator.kind: operator.load_rules() for operator in extra}
+    known = {operator.kind: operator for operator in extra}
+    types = graph.types()
     verdicts: dict[str, Verdict] = {}
     violations: list[Violation] = []
     for site in _sites(graph, table, verdicts):
-        broken = _broken(site, rules_of)
+        broken = _broken(site, known, types)
         verdicts[site.node.name] = _verdict(site.node, broken)
         violations += [violation for _, violation in broken]
     violations += _graph_violations(graph, table)
@@ -67,20 +71,62 @@ def _sites(graph: Graph, march: March, verdicts: dict[str, Verdict]) -> Iterator
         )
 
 
-def _broken(site: Site, rules_of: dict[str, tuple[Rule, ...]]) -> list[tuple[Rule | None, Violation]]:
+def _broken(site: Site, known: Mapping[str, BpuOperator], types: Types) -> list[tuple[Rule | None, Violation]]:
     kind = site.op.kind
-    if kind not in CORE_KINDS and kind not in rules_of:
+    if kind in CORE_KINDS:
+        return _broken_rules(site, [rule for rule in RULES if rule.concerns(kind)])
+    if kind not in known:
         return [(None, _unknown(site))]
-    rules = (*(rule for rule in RULES if rule.concerns(kind)), *rules_of.get(kind, ()))
-    if kind == "opaque":
+    operator = known[kind]
+    rules = (*(rule for rule in RULES if rule.concerns(kind)), *operator.load_rules())
+    broken = _broken_rules(site, rules)
+    if broken:
+        return broken
+    if not operator.expand:
+        return _broken_rules(site, [machine_form])
+    return [found for part in _parts(site, operator, types) for found in _broken_part(site, part)]
+
+
+def _broken_rules(site: Site, rules: Iterable[Rule]) -> list[tuple[Rule | None, Violation]]:
+    if site.op.kind == "opaque":
         # Nothing is known of it but its shape.
-        rules = tuple(rule for rule in rules if rule.name == "integer_form")
+        rules = [rule for rule in rules if rule.name == "integer_form"]
     broken: list[tuple[Rule | None, Violation]] = []
     for rule in rules:
         seen = rule.check(site)
         if seen is not None:
             broken.append((rule, _violation(rule, site, seen)))
     return broken
+
+
+def _broken_part(site: Site, part: Site) -> Iterator[tuple[Rule | None, Violation]]:
+    """What a node of an expansion breaks, in the name of the plugin's node."""
+    rules = [rule for rule in RULES if rule.concerns(part.op.kind)]
+    for rule, violation in _broken_rules(part, rules):
+        seen = f"{violation.seen} (the {part.op.kind} that {site.op.kind} becomes)"
+        yield rule, attrs.evolve(violation, node=site.node.name, seen=seen)
+
+
+def _parts(site: Site, operator: BpuOperator, types: Types) -> Iterator[Site]:
+    """The nodes of an expansion, where the march's rules look at them."""
+    parts = expanded(site.node, types, operator)
+    outside = dict(zip(site.node.inputs, zip(site.inputs, site.constant, site.off_npu, strict=True), strict=True))
+    inside = {part.name: (part.type, part.op.kind == "constant", False) for part in parts}
+    for part in parts:
+        facts = [outside[name] if name in outside else inside[name] for name in part.inputs]
+        tail = site.tail and part is parts[-1]
+        types_of, constant, off_npu = (tuple(fact[column] for fact in facts) for column in range(3))
+        yield Site(part, types_of, constant, off_npu, tail, site.march)  # type: ignore[arg-type]
+
+
+@rule_of(
+    "*",
+    allowed="an operator whose plugin writes it in the machine's own",
+    remedy="give the plugin's BpuOperator an `expand`, or keep the operator off this march",
+)
+def machine_form(site: Site) -> str | None:
+    """A plugin's operator has a machine form."""
+    return f"operator {site.op.kind!r} has none"
 
 
 def _violation(rule: Rule, site: Site, seen: str) -> Violation:
