@@ -28,10 +28,6 @@ TINY_DATA = ("--frames-train", "10", "--frames-test", "4", "--size", "640x360", 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
-def small_options() -> list[str]:
-    return [part for option in SMALL for part in ("--opts", option)]
-
-
 @frozen
 class Done:
     """One command that was run."""
@@ -49,6 +45,13 @@ class Workflow:
 
     dir: Path
     done: Mapping[str, Done]
+    config: str = CONFIG
+    #: Overrides that every command with a config was given.
+    settings: tuple[str, ...] = SMALL
+
+    @property
+    def options(self) -> list[str]:
+        return [part for setting in self.settings for part in ("--opts", setting)]
 
     @property
     def models(self) -> Path:
@@ -88,16 +91,16 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         record = folder / "record.json"
         if not record.exists():
             folder.mkdir()
-            done = _run_tutorial(folder)
+            done = _run_tutorial(folder, Workflow(folder, {}).options)
             record.write_text(json.dumps({name: asdict(item) for name, item in done.items()}), encoding="utf-8")
         read = json.loads(record.read_text(encoding="utf-8"))
     return Workflow(folder, {name: Done(**item) for name, item in read.items()})
 
 
-def _run_tutorial(folder: Path) -> dict[str, Done]:
+def _run_tutorial(folder: Path, options: list[str]) -> dict[str, Done]:
     done: dict[str, Done] = {}
     for args in tutorial_commands():
-        extra = list(TINY_DATA) if args[0] == "synth-carfusion" else small_options() if "--config" in args else []
+        extra = list(TINY_DATA) if args[0] == "synth-carfusion" else options if "--config" in args else []
         if args[0] == "infer":
             shutil.copy(next((folder / "cropped" / "test").rglob("*.jpg")), folder / "car.jpg")
         done[command_name(args)] = run_command([*args, *extra], folder)

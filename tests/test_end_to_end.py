@@ -14,10 +14,6 @@ from carkp_core.ir import reference
 from carkp_core.ir.arithmetic import quantize
 from carkp_core.session import open_session
 
-CONFIG = "keypoint_efficientnetb0_carfusion"
-SMALL = ("num_epochs=1", "batch_size_per_gpu=8", "calibration_step=2", "num_workers=0", "image_size=(64,64)")
-OPTIONS = [part for option in SMALL for part in ("--opts", option)]
-
 
 @pytest.fixture
 def folder(workflow, monkeypatch):
@@ -46,9 +42,9 @@ def images(session):
 
 
 @pytest.mark.usefixtures("folder")
-def test_every_form_of_the_model_gives_the_same_heatmaps():
+def test_every_form_of_the_model_gives_the_same_heatmaps(workflow):
     """Calibrated network, integer model on reference executor and simulator, program on the machine: one answer."""
-    session = open_session(CONFIG, SMALL)
+    session = open_session(workflow.config, workflow.settings)
     x = images(session)
     calibrated = session.for_stage("calibration").predictor("calibration")
     network = calibrated.model_convert_pipeline(calibrated.model).network.eval()
@@ -82,26 +78,28 @@ def test_every_form_of_the_model_gives_the_same_heatmaps():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_a_step_out_of_order_names_the_one_that_comes_first(args, first, refused, tmp_path):
-    said = refused(*args, "--config", CONFIG, *OPTIONS, "--opts", f"ckpt_dir={tmp_path}")
+def test_a_step_out_of_order_names_the_one_that_comes_first(args, first, refused, tmp_path, workflow):
+    said = refused(*args, "--config", workflow.config, *workflow.options, "--opts", f"ckpt_dir={tmp_path}")
     assert first in said
     assert str(tmp_path) in said
 
 
-def test_a_missing_data_set_names_its_place_and_the_command_that_packs_it(refused, tmp_path, monkeypatch):
+def test_a_missing_data_set_names_its_place_and_the_command_that_packs_it(refused, tmp_path, monkeypatch, workflow):
     monkeypatch.chdir(tmp_path)
-    said = refused("train", "--stage", "float", "--config", CONFIG, *OPTIONS, "--opts", "data_root=nowhere")
+    said = refused(
+        "train", "--stage", "float", "--config", workflow.config, *workflow.options, "--opts", "data_root=nowhere"
+    )
     assert "nowhere/train_lmdb" in said
     assert "carfusion-packer" in said
 
 
 @pytest.fixture
-def own_config(tmp_path, monkeypatch):
+def own_config(tmp_path, monkeypatch, workflow):
     """Writes a changed copy of the shipped config to ``my_config.py``."""
     monkeypatch.chdir(tmp_path)
 
     def write(old: str, new: str) -> str:
-        text = resources.files("carkp_carfusion").joinpath(f"configs/{CONFIG}.py").read_text(encoding="utf-8")
+        text = resources.files("carkp_carfusion").joinpath(f"configs/{workflow.config}.py").read_text(encoding="utf-8")
         assert old in text
         (tmp_path / "my_config.py").write_text(text.replace(old, new), encoding="utf-8")
         return "my_config.py"
@@ -128,20 +126,20 @@ def test_an_unknown_type_is_met_with_the_likely_name(own_config, refused):
 def test_a_checkpoint_of_another_network_names_what_differs(refused, tmp_path, workflow):
     shutil.copy(workflow.models / "float-checkpoint-best.pth.tar", tmp_path)
     wider = "model.decode_head.num_deconv_filters=[64,64,64]"
-    options = [*OPTIONS, "--opts", f"ckpt_dir={tmp_path}", "--opts", wider]
-    said = refused("predict", "--stage", "float", "--config", CONFIG, *options)
+    options = [*workflow.options, "--opts", f"ckpt_dir={tmp_path}", "--opts", wider]
+    said = refused("predict", "--stage", "float", "--config", workflow.config, *options)
     assert "float-checkpoint-best.pth.tar" in said
     assert "decode_head.layers" in said
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_integer_model_for_another_march_is_refused_with_both_names(refused):
-    said = refused("compile-perf", "--config", CONFIG, *OPTIONS, "--march", "nash-e")
+def test_an_integer_model_for_another_march_is_refused_with_both_names(refused, workflow):
+    said = refused("compile-perf", "--config", workflow.config, *workflow.options, "--march", "nash-e")
     assert "'bayes'" in said
     assert "'nash-e'" in said
 
 
-def test_an_unknown_march_lists_those_that_exist(refused):
-    said = refused("model-checker", "--config", CONFIG, "--march", "bayess")
+def test_an_unknown_march_lists_those_that_exist(refused, workflow):
+    said = refused("model-checker", "--config", workflow.config, "--march", "bayess")
     assert "no installed package offers march 'bayess'" in said
     assert "bernoulli2" in said
