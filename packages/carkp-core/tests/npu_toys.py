@@ -53,7 +53,7 @@ class ToyProgram:
 
 
 class ToyBackend:
-    """Runs everything but tables; ``fault`` is added to every result of a program."""
+    """Runs everything but tables and what has no integer form; ``fault`` is added to every result of a program."""
 
     fault = 0
 
@@ -61,7 +61,7 @@ class ToyBackend:
         return None
 
     def check(self, graph: Graph, march: str) -> CheckReport:
-        refused = [node for node in graph if isinstance(node.op, ops.Table)]
+        refused = [node for node in graph if isinstance(node.op, (ops.Table, ops.Opaque))]
         violations = tuple(Violation("no_tables", n.name, "", "a table", "no tables", "leave it out") for n in refused)
         verdicts = (("rejected" if node in refused else "NPU") for node in graph)
         nodes = tuple(NodeVerdict(n.name, n.op.kind, v, "", 0) for n, v in zip(graph, verdicts, strict=True))
