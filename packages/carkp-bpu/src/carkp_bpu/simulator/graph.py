@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from attrs import asdict, frozen
 
 from carkp_bpu.simulator.gemm import exact_int8
 from carkp_bpu.simulator.inputs import check_inputs
 from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
+from carkp_bpu.simulator.lowering.fused_conv import vector_kernels_run
+from carkp_bpu.simulator.packing import MARGIN
 from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
 from carkp_core.errors import GraphError
 from carkp_core.ir.graph import Graph
@@ -40,6 +43,7 @@ def simulate(
     threads: int | None = None,
     *,
     int8_multiply: bool | None = None,
+    vectors: bool | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> GraphExecutor:
     """Make an executor of an integer model.
@@ -52,6 +56,8 @@ def simulate(
         Threads that share a batch; by default as many as torch uses.
     int8_multiply:
         Use the machine's int8 matrix multiply; by default when its self-test passes. False is exact as well, slower.
+    vectors:
+        Use the vector kernels; by default where the CPU has what they need. False is exact as well, slower.
     kernels:
         ``kernel(op, inputs) -> array`` on NCHW arrays by operator kind, for operators that carkp-bpu does not know;
         the others' own ``execute`` is used.
@@ -65,21 +71,34 @@ def simulate(
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
+    on_vectors = vector_kernels_run() if vectors is None else vectors
     multiply = exact_int8() if int8_multiply is None else int8_multiply
-    return GraphExecutor(graph, threads or torch.get_num_threads(), multiply, kernels or {})
+    routes = Routes(multiply, on_vectors)
+    return GraphExecutor(graph, threads or torch.get_num_threads(), routes, kernels or {})
+
+
+@frozen
+class Routes:
+    """What an executor may use of the machine."""
+
+    int8_multiply: bool
+    vectors: bool
 
 
 class GraphExecutor:
     """A planned graph and the threads that run it. Made by ``simulate``."""
 
-    def __init__(self, graph: Graph, threads: int, int8_multiply: bool, kernels: Mapping[str, Kernel]) -> None:
+    def __init__(self, graph: Graph, threads: int, routes: Routes, kernels: Mapping[str, Kernel]) -> None:
         self.graph = graph
         self.threads = threads
-        self._options: dict[str, Any] = {"int8_multiply": int8_multiply, "kernels": dict(kernels)}
+        self._options: dict[str, Any] = {**asdict(routes), "kernels": dict(kernels)}
         self._plan = make_plan(graph)
         types = graph.types()
         lowered = [
-            lower(Request(node, tuple(types[name] for name in node.inputs), int8_multiply), kernels.get(node.op.kind))
+            lower(
+                Request(node, tuple(types[name] for name in node.inputs), routes.int8_multiply, routes.vectors),
+                kernels.get(node.op.kind),
+            )
             for node in self._plan.steps
         ]
         self._binds = tuple(bind for bind, _ in lowered)
@@ -175,7 +194,7 @@ class _Worker:
     def __init__(self, plan: Plan, binds: Sequence[Bind]) -> None:
         self._plan = plan
         self._binds = binds
-        room = np.empty(plan.arena_bytes + ALIGNMENT, dtype=np.uint8)
+        room = np.empty(plan.arena_bytes + ALIGNMENT + MARGIN, dtype=np.uint8)
         begin = -room.ctypes.data % ALIGNMENT
         self._arena = room[begin : begin + plan.arena_bytes]
         self._scratch = Scratch(SCRATCH_BYTES)
@@ -229,5 +248,8 @@ class _Worker:
         """A step's stored input; what shares memory with another tensor has its own shape."""
         if name in self._plan.constants:
             value = self._plan.constants[name]
-            return np.ascontiguousarray(np.broadcast_to(value, (end - begin, *value.shape[1:])))
+            size = (end - begin) * value.size
+            copy = np.empty(size + MARGIN, dtype=value.dtype)[:size].reshape(end - begin, *value.shape[1:])
+            np.copyto(copy, value)
+            return copy
         return self._view(name, begin, end).reshape(end - begin, *stored_shape(types[name].shape)[1:])

@@ -57,6 +57,13 @@ class Request:
     inputs: tuple[TensorType, ...]
     #: Whether the machine's int8 matrix multiply may be used.
     exact_int8: bool = True
+    #: Whether the vector kernels may be used.
+    vectors: bool = False
+
+    @property
+    def on_vectors(self) -> bool:
+        """Whether the vector kernels may compute this node: they know int8 alone."""
+        return self.vectors and self.inputs[0].dtype == self.output.dtype == "int8"
 
     @property
     def op(self) -> Any:

@@ -21,7 +21,9 @@ from attrs import frozen
 
 from carkp_bpu.simulator.gemm import Factor, later, prepare
 from carkp_bpu.simulator.kernels import depthwise, gather, requantize
+from carkp_bpu.simulator.lowering import fused_conv
 from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Rescale, Run, Scratch
+from carkp_bpu.simulator.lowering.part import Part
 from carkp_core.ir import operators as ops
 
 #: Bytes of windows and accumulators handled at a time, so that they stay in the second-level cache.
@@ -31,28 +33,21 @@ FRACTION_BITS = 15
 GROUP_CHANNELS = 16
 INT32_MAX = (1 << 31) - 1
 
-Window = tuple[int, int, int, int, int, int, int, int]
-
 
 @frozen(eq=False)
 class Product:
-    """One matrix product of a convolution and the outputs it makes."""
+    """A part with its weight made ready for the matrix multiply."""
 
+    part: Part
     factor: Factor
     rescale: Rescale
-    #: None when a pixel's own channels are its row.
-    window: Window | None
-    #: First input channel and number of input channels.
-    channels: tuple[int, int]
-    #: First output channel, and the first and the step of its output rows and columns.
-    channel: int = 0
-    first_yx: tuple[int, int] = (0, 0)
-    step_yx: tuple[int, int] = (1, 1)
 
-    def grid(self, out_hw: tuple[int, int]) -> tuple[int, int]:
-        """How many rows and columns of an output it makes."""
-        counts = [len(range(self.first_yx[d], out_hw[d], self.step_yx[d])) for d in (0, 1)]
-        return counts[0], counts[1]
+    @classmethod
+    def of(cls, part: Part, request: Request, fraction_bits: int) -> Product:
+        """Choose the route, and add to the bias what it asks for."""
+        factor = prepare(part.matrix, request.inputs[0].dtype, request.exact_int8)
+        multiplier, shift, bias = part.rescale
+        return cls(part, factor, Rescale.of(multiplier, shift, bias.astype(np.int64) + factor.extra, fraction_bits))
 
 
 @frozen(eq=False)
@@ -76,15 +71,16 @@ class Convolution:
     def _bind_product(
         self, product: Product, inputs: Sequence[Array], output: Array, scratch: Scratch
     ) -> Iterator[Run]:
-        grid = product.grid((output.shape[1], output.shape[2]))
+        grid = product.part.grid((output.shape[1], output.shape[2]))
         pixels = output.shape[0] * grid[0] * grid[1]
-        per_pixel = product.factor.bytes_per_row + (product.factor.depth * inputs[0].itemsize if product.window else 0)
+        gathered = product.factor.depth * inputs[0].itemsize if product.part.window else 0
+        per_pixel = product.factor.bytes_per_row + gathered
         chunk = max(1, min(pixels, CHUNK_BYTES // max(1, per_pixel)))
-        place = _place(product, output, grid)
+        place = _place(product.part, output, grid)
         for first in range(0, pixels, chunk):
             scratch.reset()
             count = min(chunk, pixels - first)
-            rows, calls = _bind_rows(product, inputs[0], grid, (first, count), scratch)
+            rows, calls = _bind_rows(product.part, inputs[0], grid, (first, count), scratch)
             multiply, acc = product.factor.bind(rows, scratch)
             yield from (*calls, multiply, self._bind_finish(product, acc, (first, count), place, inputs, output))
 
@@ -105,26 +101,26 @@ class Convolution:
         return later(requantize.requantize_add, acc, target.size, tables, *added)
 
 
-def _place(product: Product, output: Array, grid: tuple[int, int]) -> tuple[Array, int, int] | None:
+def _place(part: Part, output: Array, grid: tuple[int, int]) -> tuple[Array, int, int] | None:
     """Where the product's pixels stand in the output, or None when they fill it from end to end."""
     images, height, width, depth = output.shape
-    if product.factor.channels == depth and product.step_yx == (1, 1):
+    if part.matrix.shape[1] == depth and part.step_yx == (1, 1):
         return None
-    rows = np.arange(grid[0], dtype=np.int64) * product.step_yx[0] + product.first_yx[0]
+    rows = np.arange(grid[0], dtype=np.int64) * part.step_yx[0] + part.first_yx[0]
     lines = np.arange(images, dtype=np.int64)[:, None] * height + rows
-    starts = (lines * width + product.first_yx[1]) * depth + product.channel
-    return starts.reshape(-1), grid[1], product.step_yx[1] * depth
+    starts = (lines * width + part.first_yx[1]) * depth + part.channel
+    return starts.reshape(-1), grid[1], part.step_yx[1] * depth
 
 
 def _bind_rows(
-    product: Product, x: Array, grid: tuple[int, int], pixels: tuple[int, int], scratch: Scratch
+    part: Part, x: Array, grid: tuple[int, int], pixels: tuple[int, int], scratch: Scratch
 ) -> tuple[Array, list[Run]]:
     """The matrix rows of some output pixels: a view of the input, or room that a call fills."""
     first, count = pixels
-    if product.window is None:
+    if part.window is None:
         return x.reshape(-1, x.shape[3])[first : first + count], []
-    rows = scratch.take((count, product.factor.depth), x.dtype)
-    arguments = (x.reshape(-1), x.shape[1:], product.channels, product.window, grid, pixels, rows.reshape(-1))
+    rows = scratch.take((count, part.matrix.shape[0]), x.dtype)
+    arguments = (x.reshape(-1), x.shape[1:], part.channels, part.window, grid, pixels, rows.reshape(-1))
     return rows, [later(gather.gather_windows, *arguments)]
 
 
@@ -135,24 +131,32 @@ def lower_conv2d(request: Request) -> Bind | None:
         return None
     if op.depthwise:
         return _lower_depthwise(request)
-    if op.residual is not None and op.groups > 1:
-        return None
-    bits = FRACTION_BITS if op.residual else 0
     weight, groups = _join_groups(op.weight, op.groups)
     out_channels, group, kh, kw = weight.shape
     per_group = out_channels // groups
     window = (kh, kw, *op.stride_hw, *op.dilation_hw, *op.padding_tlbr[:2])
     pointwise = groups == 1 and window == (1, 1, 1, 1, *op.dilation_hw, 0, 0) and not any(op.padding_tlbr)
-    products = []
+    parts = []
     for g in range(groups):
-        part = slice(g * per_group, (g + 1) * per_group)
-        matrix = weight[part].transpose(2, 3, 1, 0).reshape(-1, per_group)
-        factor = prepare(matrix, request.inputs[0].dtype, request.exact_int8)
-        bias = op.bias[part].astype(np.int64) + factor.extra
-        rescale = Rescale.of(op.multiplier[part], op.shift[part], bias, bits)
-        inputs = (g * group, group)
-        products.append(Product(factor, rescale, None if pointwise else window, inputs, channel=g * per_group))
-    return Convolution(tuple(products), op.lo, op.hi, term_numbers(op.residual) if op.residual else None).bind
+        outputs = slice(g * per_group, (g + 1) * per_group)
+        matrix = weight[outputs].transpose(2, 3, 1, 0).reshape(-1, per_group)
+        rescale = (op.multiplier[outputs], op.shift[outputs], op.bias[outputs])
+        parts.append(Part(matrix, rescale, None if pointwise else window, (g * group, group), g * per_group))
+    return _lower_parts(request, parts)
+
+
+def _lower_parts(request: Request, parts: Sequence[Part]) -> Bind | None:
+    """On the vector kernels if all parts can go there, else by matrix multiply and kernels around it."""
+    op = request.op
+    residual = getattr(op, "residual", None)
+    term, bits = (term_numbers(residual), FRACTION_BITS) if residual else (None, 0)
+    if request.on_vectors:
+        bind = fused_conv.fuse_parts(parts, (op.lo, op.hi), term, bits)
+        if bind is not None:
+            return bind
+    if term is not None and len(parts) > 1:
+        return None
+    return Convolution(tuple(Product.of(part, request, bits) for part in parts), op.lo, op.hi, term).bind
 
 
 def term_numbers(term: ops.Term) -> tuple[int, int, int, int]:
@@ -185,23 +189,21 @@ def lower_conv_transpose2d(request: Request) -> Bind | None:
         return None
     in_channels, per_group, _, _ = op.weight.shape
     group = in_channels // op.groups
-    products = []
+    parts = []
     for g, residue_y, residue_x in itertools.product(range(op.groups), *map(range, op.stride_hw)):
         out_hw = request.output.shape[2:]
         if residue_y >= out_hw[0] or residue_x >= out_hw[1]:
             continue
         rows, row_pad = _phase(op, 0, residue_y)
         columns, column_pad = _phase(op, 1, residue_x)
-        part = op.weight[g * group : (g + 1) * group][:, :, rows][:, :, :, columns]
-        matrix = part.transpose(2, 3, 0, 1).reshape(-1, per_group)
-        factor = prepare(matrix, request.inputs[0].dtype, request.exact_int8)
+        weight = op.weight[g * group : (g + 1) * group][:, :, rows][:, :, :, columns]
+        matrix = weight.transpose(2, 3, 0, 1).reshape(-1, per_group)
         outputs = slice(g * per_group, (g + 1) * per_group)
-        bias = op.bias[outputs].astype(np.int64) + factor.extra
-        rescale = Rescale.of(op.multiplier[outputs], op.shift[outputs], bias)
+        rescale = (op.multiplier[outputs], op.shift[outputs], op.bias[outputs])
         window = (len(rows), len(columns), 1, 1, 1, 1, row_pad, column_pad)
         place = (g * per_group, (residue_y, residue_x), op.stride_hw)
-        products.append(Product(factor, rescale, window, (g * group, group), *place))
-    return Convolution(tuple(products), op.lo, op.hi).bind
+        parts.append(Part(matrix, rescale, window, (g * group, group), *place))
+    return _lower_parts(request, parts)
 
 
 def _phase(op: ops.ConvTranspose2d, axis: int, residue: int) -> tuple[list[int], int]:
@@ -222,6 +224,10 @@ def _lower_depthwise(request: Request) -> Bind | None:
     acc_dtype = np.dtype(np.int32 if largest <= INT32_MAX else np.int64)
     residual = op.residual
     rescale = Rescale.of(op.multiplier, op.shift, op.bias, FRACTION_BITS if residual else 0)
+    if request.on_vectors and residual is None:
+        fused = fused_conv.lower_depthwise(weight.astype(np.int8), rescale, window, (op.lo, op.hi))
+        if fused is not None:
+            return fused
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x, (n, out_h, out_w, _) = inputs[0], output.shape
