@@ -127,3 +127,17 @@ def test_operands_that_the_debug_table_does_not_list(program):
     infos[0] = attrs.evolve(infos[0], operands=infos[0].operands[:1])
     broken = attrs.evolve(program, debug=attrs.evolve(program.debug, instructions=tuple(infos)))
     assert_fault(broken, "lists other operands", 0)
+
+
+def test_every_wait_of_the_compiler_is_needed(program):
+    """Leaving out any single wait is a fault."""
+    for index, instruction in enumerate(program.instructions):
+        for engine in (e for e, count in enumerate(instruction.waits) if count):
+            waits = [0 if e == engine else count for e, count in enumerate(instruction.waits)]
+            assert_fault(changed(program, index, waits=waits), "missing barrier|engine conflict")
+
+
+def test_a_count_that_would_walk_over_the_same_bytes_for_ever(program):
+    index = find(program, lambda i: isinstance(i, isa.Load))
+    endless = changed(program, index, dims=(1 << 31, 1, 1, 1), ddr_strides=(0, 0, 0), sram_strides=(0, 0, 0))
+    assert_fault(endless, "outside", index)

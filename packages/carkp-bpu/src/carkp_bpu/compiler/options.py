@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from carkp_bpu.hbm.description import MAX_SRAM_BYTES
 from carkp_bpu.march import March
 from carkp_core.backend import CompileOptions
 from carkp_core.errors import BackendError
@@ -16,9 +17,12 @@ INPUT_SOURCES = ("ddr", "pyramid", "resizer")
 def sram_bytes(options: CompileOptions, march: March) -> int:
     """The SRAM size to compile for: the option's, else the march's. Raises BackendError when it makes no sense."""
     size = march.sram_bytes if options.sram_bytes is None else options.sram_bytes
-    if not 256 <= size < 1 << 31:
+    if not 256 <= size <= MAX_SRAM_BYTES:
         raise BackendError(
-            "compile_cfg.sram_bytes is out of range", seen=str(size), allowed="256 to 2 GiB", remedy="leave it out"
+            "compile_cfg.sram_bytes is out of range",
+            seen=str(size),
+            allowed=f"256 to {MAX_SRAM_BYTES}",
+            remedy="leave it out",
         )
     return size // 16 * 16
 

@@ -25,8 +25,7 @@ _DDR_GRANULE = 64
 def add_waits(instructions: Iterable[isa.Instruction], sram_bytes: int, ddr_bytes: int) -> tuple[isa.Instruction, ...]:
     """The instructions with their waits."""
     memories = {"sram": _Memory(sram_bytes, _SRAM_GRANULE), "ddr": _Memory(ddr_bytes, _DDR_GRANULE)}
-    issued = np.zeros(len(isa.ENGINES), dtype=np.int64)
-    waited = np.zeros((len(isa.ENGINES), len(isa.ENGINES)), dtype=np.int64)
+    progress = _Progress()
     scheduled: list[isa.Instruction] = []
     for instruction in instructions:
         engine = isa.ENGINES.index(instruction.ENGINE)
@@ -34,16 +33,36 @@ def add_waits(instructions: Iterable[isa.Instruction], sram_bytes: int, ddr_byte
         needed = np.zeros(len(isa.ENGINES), dtype=np.int64)
         for access in touched:
             np.maximum(needed, memories[access.space].hazards(access), out=needed)
-        # An engine that has waited for something once need not again.
-        needed[needed <= waited[engine]] = 0
-        needed[engine] = 0
-        np.maximum(waited[engine], needed, out=waited[engine])
-        issued[engine] += 1
+        waits, ordinal = progress.issue(engine, needed)
         for access in touched:
-            memories[access.space].note(access, engine, int(issued[engine]))
-        a, b, c, d = (int(count) for count in needed)
-        scheduled.append(attrs.evolve(instruction, waits=(a, b, c, d)))
+            memories[access.space].note(access, engine, ordinal)
+        scheduled.append(attrs.evolve(instruction, waits=waits))
     return tuple(scheduled)
+
+
+class _Progress:
+    """What is known to be complete after each instruction of each engine."""
+
+    def __init__(self) -> None:
+        self._after = [[np.zeros(len(isa.ENGINES), dtype=np.int64)] for _ in isa.ENGINES]
+
+    def issue(self, engine: int, needed: npt.NDArray[np.int64]) -> tuple[isa.Four, int]:
+        """The waits of the engine's next instruction, and its ordinal.
+
+        What the engine itself has done or waited for, and what another of the waits implies, is not waited for.
+        """
+        known = self._after[engine][-1].copy()
+        wanted = [other for other in range(len(isa.ENGINES)) if needed[other] > known[other]]
+        waits = [0] * len(isa.ENGINES)
+        for other in wanted:
+            rest = (self._after[third][needed[third]] for third in wanted if third != other)
+            if not any(implied[other] >= needed[other] for implied in rest):
+                waits[other] = int(needed[other])
+                np.maximum(known, self._after[other][waits[other]], out=known)
+        ordinal = len(self._after[engine])
+        known[engine] = ordinal
+        self._after[engine].append(known)
+        return (waits[0], waits[1], waits[2], waits[3]), ordinal
 
 
 class _Memory:

@@ -11,6 +11,9 @@ from attrs import frozen
 
 from carkp_core.errors import BackendError
 
+#: Memories beyond these are taken for damage: a simulator models every byte.
+MAX_SRAM_BYTES = 256 << 20
+MAX_DDR_BYTES = 8 << 30
 #: Properties of a program that a reader has to know about.
 FEATURES = ("int16", "partial_pool", "rings")
 
@@ -87,8 +90,8 @@ def decode_description(data: bytes) -> Description:
 
 def _check(description: Description) -> None:
     if (
-        not 0 <= description.constant_bytes <= description.ddr_bytes < 1 << 48
-        or not 0 < description.sram_bytes < 1 << 32
+        not 0 <= description.constant_bytes <= description.ddr_bytes < MAX_DDR_BYTES
+        or not 0 < description.sram_bytes <= MAX_SRAM_BYTES
     ):
         raise ValueError("sizes of the memories")
     for port in (*description.inputs, *description.outputs):

@@ -76,7 +76,14 @@ def run_program(program: HbmProgram, inputs: Mapping[str, IntArray], taps: Seque
 def inspect(program: HbmProgram) -> Proof:
     """Prove a program sound, once. Raises BackendError naming the faulty instruction."""
     if program not in _PROOFS:
-        _PROOFS[program] = prove(program)
+        try:
+            _PROOFS[program] = prove(program)
+        except MemoryError as error:
+            about = program.description
+            raise BackendError(
+                "the program's memories are larger than this machine can model",
+                seen=f"{about.sram_bytes} bytes of SRAM, {about.ddr_bytes} of DDR",
+            ) from error
     return _PROOFS[program]
 
 

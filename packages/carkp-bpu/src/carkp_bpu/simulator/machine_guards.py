@@ -16,6 +16,8 @@ Faults, each a BackendError naming instruction, layer and module path:
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -172,11 +174,12 @@ class _Walk:
             constant = access.space == "ddr" and box.end <= self._constants
             if not constant and access.space == "ddr":
                 first = self._constants
-            if box.address < first or box.end > size:
+            # No operand holds more than the SRAM; a count beyond it would only walk over the same bytes again.
+            if box.address < first or box.end > size or math.prod(box.counts) > about.sram_bytes:
                 raise self._fault(
                     index,
                     f"{access.role} lies outside {access.space.upper()}",
-                    f"bytes {box.address}..{box.end}",
+                    f"{math.prod(box.counts)} bytes in {box.address}..{box.end}",
                     f"{first}..{size}",
                 )
 
