@@ -57,6 +57,13 @@ def test_the_integer_model_carries_its_digest(session: Session, tmp_path: Path) 
     graph = session.fast_graph()
     binary.write(graph, session.context.graph_path())
     exported = export_session(session, "int_infer", tmp_path / "other" / "model.onnx")
+    assert exported.agreement is not None
+    assert (exported.agreement.images, exported.images) == (8, "random")
+    assert exported.to_json()["onnxruntime"] == {
+        "image_source": "random", "images": 8, "elements": 8 * 2 * 6 * 6,
+        "differing": exported.agreement.differing, "beyond_one_step": 0,
+        "largest_steps": int(exported.agreement.differing > 0),
+    }  # fmt: skip
     model = onnx.load(exported.path)
     assert {entry.key: entry.value for entry in model.metadata_props}["digest"] == graph.digest()
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= {node.op_type for node in model.graph.node}

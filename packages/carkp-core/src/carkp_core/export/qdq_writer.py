@@ -9,6 +9,7 @@ import numpy as np
 from carkp_core.export.onnx_builder import OnnxBuilder
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.ir.graph import Graph, Node, TensorType
+from carkp_core.ir.operators import Resize
 
 
 class QdqWriter:
@@ -41,7 +42,9 @@ class QdqWriter:
         )
 
     def clipped(self, y: str, node: Node) -> str:
-        """The clamp, where it is narrower than the type."""
+        """The clamp, where it is narrower than the type. A nearest resize moves elements and has none."""
+        if isinstance(node.op, Resize) and node.op.mode == "nearest":
+            return y
         lowest, highest = INT_RANGE[node.type.dtype]
         lo, hi = getattr(node.op, "lo", lowest), getattr(node.op, "hi", highest)
         if (lo, hi) == (lowest, highest):

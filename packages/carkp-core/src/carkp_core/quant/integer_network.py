@@ -63,6 +63,10 @@ class IntegerNetwork(nn.Module):
             declared.name: quantize(image.detach().cpu().numpy(), declared.type.scale, declared.type.dtype)
             for declared, image in zip(self.graph.inputs, images, strict=True)
         }
+        return self.execute(inputs, taps)
+
+    def execute(self, inputs: Any, taps: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """The integer outputs (and tapped tensors) for integer inputs [N, ...] by name."""
         return self._executor(inputs, taps)
 
 

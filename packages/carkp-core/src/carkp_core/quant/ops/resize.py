@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from carkp_core.ir import operators as ir
+from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
@@ -63,7 +64,8 @@ class ResizeNearest(Move):
         out = self.size(x.shape[2:])
         # Half up of (2 in o - out) / (2 out) is the floor of o in / out.
         plans = [_reduced(2 * out[d], 2 * x.shape[2 + d], -out[d]) for d in (0, 1)]
-        return self._ir(x, _resize("nearest", out, plans))
+        lo, hi = INT_RANGE[x.dtype]
+        return self._ir(x, _resize("nearest", out, plans, lo=lo, hi=hi))
 
     def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
         return _onnx_resize(builder, inputs[0], self.label, shape, "nearest", "asymmetric")
