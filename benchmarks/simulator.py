@@ -1,142 +1,182 @@
-"""The graph simulator against ONNX Runtime's int8 models of the same network and float torch.
+"""Measure the graph simulator against ONNX Runtime on this machine: ``python benchmarks/simulator.py [--quick]``.
 
-ONNX Runtime is given its best of three forms: carkp's own export of the very integer model, and its own static
-quantization of the float model with uint8 and with int8 activations. Before anything is timed, the simulator's answer
-is compared with the reference executor's on one image.
+The shipped network at 128x128 with random weights, one line for each batch and number of threads. ONNX Runtime runs
+the same network, statically quantized in QDQ form with uint8 and with int8 activations; the faster one counts as 1.0.
+Runs of the three alternate, and a line gives the ratio of the medians, with the least times beside it. Then the share
+of time per kind of layer, the rate of the matrix products against ``torch._int_mm`` on a large square, and the cold
+start, in processes of their own: with an empty cache of kernels, and with the one that it left. Needs onnxruntime.
 """
 
 from __future__ import annotations
 
-import logging
+import argparse
+import collections
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from torch import Tensor, nn
 
-from benchmarks.shipped_networks import car_images, shipped_network
-from benchmarks.stopwatch import best_seconds
-from carkp_bpu.simulator.graph import simulate
-from carkp_core.export.onnx_float import export_float
-from carkp_core.export.onnx_qdq import export_qdq
-from carkp_core.ir import reference
-from carkp_core.ir.arithmetic import quantize
-from carkp_core.ir.graph import Graph
-from carkp_core.quant.convert import convert
-from carkp_core.quant.observers import Percentile
-from carkp_core.quant.prepare import prepare
-
-CONFIG = "keypoint_efficientnetb0_carfusion"
-BATCHES, THREADS, CALIBRATION_IMAGES, ROUNDS = (1, 32), (1, 2), 32, 6
-
-Way = Callable[[], object]
+CONFIG, MARCH = "keypoint_efficientnetb0_carfusion", "bayes"
+SIZE = 128
 
 
-def run() -> Iterator[str]:
-    """A line for each batch size and number of threads."""
-    shipped = shipped_network(CONFIG)
-    images = car_images(max(BATCHES), shipped.size_hw)
-    with torch.no_grad():
-        quantized = prepare(
-            shipped.network, shipped.inputs, context=shipped.context, input_scales=shipped.context.input_scales
-        ).eval()
-        quantized.start_observing(Percentile)
-        quantized(images[:CALIBRATION_IMAGES])
-        quantized.finish_observing()
-    graph = convert(quantized, "b0")
-    _require_equal(graph, images[:1])
-    models = onnx_models(shipped.network, shipped.inputs, graph, images[:CALIBRATION_IMAGES])
-    threads_before = torch.get_num_threads()
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        for batch in BATCHES:
-            yield _line(graph, models, shipped.network, images[:batch], threads)
-    torch.set_num_threads(threads_before)
+def random_graph() -> Any:
+    """The shipped network as an integer model with random weights."""
+    from carkp_core.session import open_session
+
+    return open_session(CONFIG, [], MARCH).fast_graph()
 
 
-def _require_equal(graph: Graph, images: Tensor) -> None:
-    inputs = _integers(graph, images)
-    expected, got = reference.execute(graph, inputs), simulate(graph, 1)(inputs)
-    assert all(np.array_equal(got[name], expected[name]) for name in graph.outputs)
+def write_onnx(folder: Path) -> list[Path]:
+    """The same network for ONNX Runtime, in its two QDQ forms with weights quantized per channel."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from carkp_core.export.onnx_float import export_float
+    from carkp_core.session import open_session
 
-def _integers(graph: Graph, images: Tensor) -> dict[str, Any]:
-    (declared,) = graph.inputs
-    return {declared.name: quantize(images.numpy(), declared.type.scale, declared.type.dtype)}
-
-
-def _line(graph: Graph, models: Mapping[str, bytes], network: nn.Module, images: Tensor, threads: int) -> str:
-    simulator, integers = simulate(graph, threads), _integers(graph, images)
-    floats = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    nhwc = images.to(memory_format=torch.channels_last)
-
-    def float_torch() -> None:
-        with torch.no_grad():
-            floats(nhwc)
-
-    ways: dict[str, Way] = {"simulator": lambda: simulator(integers), "float torch": float_torch}
-    ways |= {name: _session(model, images.numpy(), threads) for name, model in models.items()}
-    calls = max(1, 8 // len(images))
-
-    def repeated(way: Way) -> Way:
-        return lambda: [way() for _ in range(calls)]
-
-    seconds = best_seconds({name: repeated(way) for name, way in ways.items()}, ROUNDS)
-    rate = {name: calls * len(images) / value for name, value in seconds.items()}
-    best = max(models, key=lambda name: rate[name])
-    others = ", ".join(f"{name} {rate[name]:.0f}" for name in models)
-    return (
-        f"batch {len(images)}, {threads} thread{'s' * (threads > 1)}: {rate['simulator']:.0f} images/s, "
-        f"{rate['simulator'] / rate[best]:.2f} of ONNX Runtime's best int8 ({others}), "
-        f"{rate['simulator'] / rate['float torch']:.2f} of float torch ({rate['float torch']:.0f})"
-    )
-
-
-def _session(model: bytes, images: np.ndarray, threads: int) -> Way:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: images})
-
-
-def onnx_models(network: nn.Module, inputs: Mapping[str, Tensor], graph: Graph, images: Tensor) -> dict[str, bytes]:
-    """Int8 forms of the network with a free batch size, serialized, by name."""
-    found = {"carkp's QDQ export": _any_batch(export_qdq(graph)).SerializeToString()}
-    floats = _any_batch(export_float(network, inputs))
-    logging.disable(logging.WARNING)  # the quantizer recommends its preprocessing, which a folded export doesn't need
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        onnx.save(floats, str(source))
-        for title, kind in (("own uint8", QuantType.QUInt8), ("own int8", QuantType.QInt8)):
-            quantize_static(
-                str(source), str(target), _Images(floats.graph.input[0].name, images), quant_format=QuantFormat.QDQ,
-                per_channel=True, activation_type=kind, weight_type=QuantType.QInt8,
-            )  # fmt: skip
-            found[title] = target.read_bytes()
-    logging.disable(logging.NOTSET)
-    return found
-
-
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration images one by one."""
-
-    def __init__(self, name: str, images: Tensor) -> None:
-        self._feeds = iter([{name: image[None].numpy()} for image in images])
-
-    def get_next(self) -> Any:
-        return next(self._feeds, None)
-
-
-def _any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model for any number of images; shapes in between are inferred again by the runtime."""
+    session = open_session(CONFIG, [], MARCH)
+    network, inputs = session.deploy()
+    model = export_float(network, inputs, opset=17, context=session.context)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]
-    return model
+    name = model.graph.input[0].name
+
+    class Samples(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = 3
+
+        def get_next(self) -> dict[str, Any] | None:
+            self.left -= 1
+            rng = np.random.default_rng(self.left + 1)
+            return {name: rng.uniform(-1, 1, (4, 3, SIZE, SIZE)).astype(np.float32)} if self.left >= 0 else None
+
+    onnx.save(model, folder / "float.onnx")
+    quant_pre_process(str(folder / "float.onnx"), str(folder / "prepared.onnx"))
+    found = []
+    for label, kind in (("uint8", QuantType.QUInt8), ("int8", QuantType.QInt8)):
+        found.append(folder / f"{label}.onnx")
+        quantize_static(
+            str(folder / "prepared.onnx"), str(found[-1]), Samples(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=kind, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+    return found
+
+
+def onnx_runner(path: Path, threads: int, images: np.ndarray) -> Callable[[], Any]:
+    """A call that runs the batch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images}
+    return lambda: session.run(None, feed)
+
+
+def alternate(runners: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call; the calls take turns, so that all meet the same load."""
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(repeats + 1):
+        for name, run in runners.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def print_ratios(graph: Any, forms: list[Path], quick: bool) -> None:
+    """One line for each number of threads and batch."""
+    from carkp_bpu.simulator.graph import simulate
+
+    integers = np.random.default_rng(0).integers(-128, 128, (32, 3, SIZE, SIZE), dtype=np.int8)
+    reals = (integers / 128).astype(np.float32)
+    for threads in (1, 2):
+        executor = simulate(graph, threads)
+        for batch in (32, 1):
+            runners: dict[str, Callable[[], Any]] = {"carkp": partial(executor, {"img": integers[:batch]})}
+            runners |= {form.stem: onnx_runner(form, threads, reals[:batch]) for form in forms}
+            times = alternate(runners, (5 if quick else 20) * (1 if batch > 1 else 10))
+            median = {name: statistics.median(values) for name, values in times.items()}
+            best = min((name for name in times if name != "carkp"), key=median.__getitem__)
+            shown = ", ".join(f"{name} {1e3 * min(values) / batch:.2f}" for name, values in times.items())
+            ratio, least = median[best] / median["carkp"], min(times[best]) / min(times["carkp"])
+            print(f"threads {threads} batch {batch:2}: {ratio:.2f} x ONNX Runtime ({best}); {least:.2f} of the least "
+                  f"times, ms per image: {shown}")  # fmt: skip
+
+
+def print_shares(graph: Any, quick: bool) -> None:
+    """Where a slice's time goes, and how fast the products are."""
+    import torch
+
+    from carkp_bpu.simulator.graph import profile, simulate
+
+    torch.set_num_threads(1)
+    costs = profile(simulate(graph, 1), repeats=3 if quick else 15)
+    total = sum(cost.seconds for cost in costs)
+    by_kind: dict[str, float] = collections.defaultdict(float)
+    for cost in costs:
+        by_kind[cost.kind] += cost.seconds
+    for kind, seconds in sorted(by_kind.items(), key=lambda item: -item[1]):
+        print(f"{kind:24} {seconds / total:6.1%}")
+    dense = [cost for cost in costs if cost.macs and not cost.kind.startswith("depthwise")]
+    rate = 2e-9 * sum(c.macs for c in dense) / sum(c.seconds for c in dense)
+    side = 1024 if quick else 2048
+    left, right = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
+    square = min(alternate({"square": lambda: torch._int_mm(left, right)}, 5)["square"])
+    peak = 2e-9 * side**3 / square
+    print(f"products, all included: {rate:.0f} GOP/s, {rate / peak:.2f} of torch._int_mm's {peak:.0f} on a square")
+
+
+#: Its argument is an integer model's file; prints the seconds of the first batch, imports and model apart.
+COLD = """
+import sys, time
+import numpy as np
+from carkp_bpu.simulator.graph import simulate
+from carkp_core.ir.binary import read
+graph = read(sys.argv[1])
+start = time.perf_counter()
+simulate(graph, 1)({"img": np.zeros((32, 3, 128, 128), np.int8)})
+print(time.perf_counter() - start)
+"""
+
+
+def print_cold_starts(graph: Any, folder: Path) -> None:
+    """The first batch of a process, twice."""
+    from carkp_core.ir.binary import write
+
+    write(graph, folder / "model.ir")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, "-c", COLD, str(folder / "model.ir")]
+    for label in ("first run ever", "warm cache"):
+        answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        print(f"cold start, {label}: {float(answer):.2f} s")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    quick = parser.parse_args().quick
+    graph = random_graph()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        print_ratios(graph, write_onnx(folder), quick)
+        print_shares(graph, quick)
+        print_cold_starts(graph, folder)
+        print(f"load average {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carkp_bpu.simulator.graph import simulate
+from carkp_bpu.simulator.graph import profile, simulate
 from carkp_bpu.simulator.packing import has_instructions
 from carkp_core.errors import GraphError
 from carkp_core.ir import operators as ops
@@ -314,6 +314,27 @@ def test_many_callers_share_one_executor():
         caller.join()
     for index in range(len(jobs)):
         np.testing.assert_array_equal(found[index], expected[index])
+
+
+def test_a_lone_slice_runs_on_the_callers_thread():
+    graph = small_network(12)
+    executor = simulate(graph, 2, vectors=False)
+    before = threading.active_count()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        executor(batch(graph, 1))
+        assert threading.active_count() == before
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_profiles_name_every_step():
+    costs = profile(simulate(small_network(12), 1), repeats=1)
+    graph = small_network(12)
+    assert {cost.node for cost in costs} <= {node.name for node in graph.nodes}
+    assert all(cost.seconds > 0 for cost in costs)
+    assert any(cost.macs for cost in costs if cost.kind == "conv_transpose2d")
 
 
 def test_copies_and_pickles_work_alike():

@@ -3,7 +3,7 @@
     executor = simulate(graph, threads=2)
     outputs = executor({"img": images_nchw_int8})
 
-Threads split the batch. Each owns an arena and all calls bound to it, so that nothing is allocated while it runs
+Threads split the batch; what fits one slice runs on the caller's. Each owns an arena and all calls bound to it, so that nothing is allocated while it runs
 except the results, and any number of callers may share one executor.
 """
 
@@ -13,6 +13,7 @@ import functools
 import math
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -26,11 +27,13 @@ from carkp_bpu.simulator.gemm import exact_int8
 from carkp_bpu.simulator.inputs import check_inputs
 from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
+from carkp_bpu.simulator.lowering.conv import Convolution
 from carkp_bpu.simulator.lowering.fused_conv import vector_kernels_run
 from carkp_bpu.simulator.packing import MARGIN
 from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
 from carkp_core.errors import GraphError
-from carkp_core.ir.graph import Graph
+from carkp_core.ir.graph import Graph, Node, TensorType
+from carkp_core.ir.operators import Conv2d, ConvTranspose2d
 
 Array = npt.NDArray[Any]
 
@@ -109,6 +112,9 @@ class GraphExecutor:
         self._types = types
         self._lock = threading.Lock()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._here = threading.Lock()
+        self._worker_here: _Worker | None = None
+        self._uses_torch = any(isinstance(getattr(bind, "__self__", None), Convolution) for bind in self._binds)
 
     def __reduce__(self) -> Any:
         """Copies and pickles are made anew: threads and arenas belong to one executor of one process."""
@@ -138,10 +144,25 @@ class GraphExecutor:
         wanted = tuple(dict.fromkeys((*self.graph.outputs, *taps)))
         results = {name: self._result(name, images) for name in wanted}
         live = {name: array for name, array in results.items() if name not in self._plan.constants}
-        futures = [self._submit(values, live, bounds) for bounds in self._slices(images)]
-        for future in futures:
-            future.result()
+        slices = self._slices(images)
+        if not (len(slices) == 1 and self._run_here(values, live, slices[0])):
+            futures = [self._submit(values, live, bounds) for bounds in slices]
+            for future in futures:
+                future.result()
         return results
+
+    def _run_here(self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]) -> bool:
+        """Run a lone slice on the caller's thread, unless another caller does so or torch would use threads for it."""
+        if self._uses_torch and torch.get_num_threads() > 1:
+            return False
+        if not self._here.acquire(blocking=False):
+            return False
+        try:
+            self._worker_here = self._worker_here or _Worker(self._plan, self._binds)
+            self._worker_here.run(values, results, bounds)
+        finally:
+            self._here.release()
+        return True
 
     def _result(self, name: str, images: int) -> Array:
         if name in self._plan.constants:
@@ -186,6 +207,45 @@ class GraphExecutor:
 
 def _one_torch_thread() -> None:
     torch.set_num_threads(1)
+
+
+@frozen
+class StepCost:
+    """What a node costs: its kind, multiplications per image, and seconds per image at best."""
+
+    node: str
+    kind: str
+    macs: int
+    seconds: float
+
+
+def profile(executor: GraphExecutor, repeats: int = 10) -> list[StepCost]:
+    """Time every node of a full slice on this thread, after one run to warm up; memory holds what it holds."""
+    images = executor._plan.images
+    program = list(_Worker(executor._plan, executor._binds)._bind(images))
+    best: dict[str, float] = {}
+    for _ in range(repeats + 1):
+        seconds: dict[str, float] = {}
+        for name, _, _, calls in program:
+            start = time.perf_counter()
+            for call in calls:
+                call()
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
+    return [_cost(node, executor._types, best[node.name] / images) for node in executor._plan.steps]
+
+
+def _cost(node: Node, types: Mapping[str, TensorType], seconds: float) -> StepCost:
+    op = node.op
+    if not isinstance(op, (Conv2d, ConvTranspose2d)):
+        return StepCost(node.name, op.kind, 0, seconds)
+    transposed = isinstance(op, ConvTranspose2d)
+    height, width = (types[node.inputs[0]] if transposed else node.type).shape[2:]
+    kh, kw = op.weight.shape[2:]
+    kind = op.kind
+    if isinstance(op, Conv2d):
+        kind = "depthwise convolution" if op.depthwise else f"convolution {kh}x{kw}"
+    return StepCost(node.name, kind, int(op.weight.size) * height * width, seconds)
 
 
 class _Worker:
