@@ -64,7 +64,7 @@ def check_backbone(
     graph = None
     remedy = "see docs/quantization.md for what can be traced, or register an operator (docs/write-a-plugin.md)"
     with found.step("tracing and quantizing", "without a graph there is no integer model", remedy):
-        graph = _quantize(found, backbone, image[:1], plain_context(*marches[:1], plugins=plugins))
+        graph = _quantize(found, backbone, image[:1], plain_context(next(iter(marches), ""), plugins))
     if graph is not None and not found.found:
         for march in marches:
             with found.step(f"march {march}", "it was asked to run the backbone", "see the message"):

@@ -58,7 +58,7 @@ def check_operator(
         With every finding.
     """
     found = Findings(f"operator {name!r}")
-    context = plain_context(*marches[:1], plugins=plugins)
+    context = plain_context(next(iter(marches), ""), plugins)
     definitions = _definitions(found, name, context)
     found.raise_if_any()
     graph = None

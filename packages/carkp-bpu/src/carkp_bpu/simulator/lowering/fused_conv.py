@@ -203,4 +203,4 @@ def _constant_sums(kind: str, channels: int, activation: int, weight: int) -> bo
     for call in bind([room[: -packing.MARGIN].reshape(size)], found, scratch):
         call()
     total = products * activation * weight + 12345
-    return bool(np.all(found == rescaled(total, int(multiplier[0]), 44, *clamp)))
+    return bool(np.all(found == rescaled(np.asarray(total), int(multiplier[0]), 44, *clamp)))
