@@ -11,10 +11,13 @@ import pytest
 from carkp_bpu.backend import BpuBackend
 from carkp_bpu.plugin import MARCHES
 from carkp_core.backend import CompileOptions
+from carkp_core.context import Context
 from carkp_core.errors import BackendError
 from carkp_core.ir import operators as ops
 from carkp_core.ir.graph import Graph, GraphInput, Node, TensorType
 from carkp_core.ir.reference import execute
+from carkp_core.plugins import plugin_manager
+from carkp_core.quant.converters import integer_network
 
 BPU = BpuBackend()
 
@@ -116,3 +119,9 @@ def test_the_camera_is_the_same_on_every_march():
 
 def test_cores_default_scheme_is_used():
     assert BPU.quant_scheme(None, "bayes") is None
+
+
+def test_an_integer_network_simulates_on_the_contexts_threads(tmp_path):
+    plugins = plugin_manager()
+    context = Context(plugins, plugins.catalog(), plugins.backends(), "bayes", "t", tmp_path, threads=3)
+    assert integer_network(network(), context)._executor.threads == 3

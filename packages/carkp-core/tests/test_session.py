@@ -120,3 +120,8 @@ def test_run_records(open_text):
     assert {"python", "torch", "numpy", "carkp-core"} <= set(facts["versions"])
     first.log_metrics({"epoch": 0, "loss": float("nan")})
     assert json.loads((first.dir / "metrics.jsonl").read_text()) == {"epoch": 0, "loss": None}
+
+
+def test_threads_stay_with_the_session_from_stage_to_stage(open_text):
+    assert open_text().context.threads is None
+    assert open_text(threads=3).for_stage("int_infer").context.threads == 3

@@ -89,7 +89,7 @@ def align_validation(
     with plain_environment(session.context, predictor.device) as environment:
         convert = predictor.model_convert_pipeline
         plain = convert(predictor.model) if convert else predictor.model
-        integer = _Recorder(backend.simulate(graph))
+        integer = _Recorder(backend.simulate(graph, session.context.threads))
         compiled = _Recorder(functools.partial(backend.run_program, current.program))
         models = (plain, _on_executor(plain, graph, integer), _on_executor(plain, graph, compiled))
         ways = [_Way(model, copy.deepcopy(predictor.metrics)) for model in models]

@@ -31,6 +31,13 @@ opts_option = click.option(
     help="Override a top-level name (data_root=X) or a dotted key (float_trainer.num_epochs=2). May be repeated.",
 )
 
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Threads that simulate an integer model; by default as many as torch uses.",
+)
+
 
 def config_options(command: F) -> F:
     """Add ``--config``, ``--march``, ``--opts`` and ``--json`` to a click command."""

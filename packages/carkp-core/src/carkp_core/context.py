@@ -29,11 +29,15 @@ class Context:
     stage: str = ""
     seed: int = 0
     resume: bool = False
+    #: Threads of the march's simulator; None leaves it to the simulator.
+    threads: int | None = None
     config_path: Path | None = None
     #: What ``--config`` said, for messages that name a command.
     config_name: str = ""
     #: The resolved config as text, for the run's records.
     config_text: str = ""
+    #: What identifies the deployed network as the config describes it; empty when it describes none.
+    network_digest: str = ""
     #: Input name -> the float32 value of one integer step, where the config fixes it (1/128 for pixels).
     input_scales: Mapping[str, float] = field(factory=dict)
     #: Makes one example batch of network inputs, shape (1, C, H, W) each, by name.

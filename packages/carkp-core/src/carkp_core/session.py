@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,9 +123,11 @@ class Session:
     def fast_graph(self) -> Graph:
         """The deployed network with random weights, quantized by random calibration; unknown operators stay opaque."""
         from carkp_core.quant.fast import fast_graph
+        from carkp_core.train.seeding import seeded
 
-        network, inputs = self.deploy()
-        return fast_graph(network, inputs, self.context)
+        with seeded(self.context.seed):
+            network, inputs = self.deploy()
+            return fast_graph(network, inputs, self.context)
 
     def infer(self) -> Any:
         """Build ``infer_cfg``: what turns an image into a drawn and a written result."""
@@ -146,6 +149,7 @@ def open_session(
     *,
     stage: str = "",
     resume: bool = False,
+    threads: int | None = None,
     plugins: PluginManager | None = None,
 ) -> Session:
     """Find, run, override and check a config.
@@ -161,7 +165,7 @@ def open_session(
     tree = run_config(path, names)
     apply_dotted(tree, dotted)
     context = make_context(tree, path, march, plugins)
-    context = attrs.evolve(context, stage=stage, resume=resume, config_name=config)
+    context = attrs.evolve(context, stage=stage, resume=resume, threads=threads, config_name=config)
     session = Session(tree, context)
     _check_everything(session)
     return session
@@ -181,6 +185,7 @@ def make_context(tree: LocatedDict, path: Path, march: str | None, plugins: Plug
         seed=int(tree.get("seed") or 0),
         config_path=path,
         config_text="\n".join(show(tree)) + "\n",
+        network_digest=_network_digest(tree),
         input_scales=_input_scales(tree) or ({} if scale is None else {"img": scale}),
     )
     return attrs.evolve(context, example_inputs=lambda: example_inputs(tree, context))
@@ -202,6 +207,15 @@ def example_inputs(config: Mapping[str, Any], context: Context) -> dict[str, tor
             allowed="a validation transform with `size` or `img_scale`, or deploy_inputs",
         )
     return {"img": torch.zeros(1, 3, *size)}
+
+
+def _network_digest(tree: LocatedDict) -> str:
+    """SHA-256 of the deployed network's config, wherever it was written."""
+    node = derive.deploy_node(tree)
+    if node is None:
+        return ""
+    text = "\n".join(show(LocatedDict(network=node), origins=False))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _input_scales(tree: LocatedDict) -> dict[str, float]:

@@ -3,8 +3,8 @@
     executor = simulate(graph, threads=2)
     outputs = executor({"img": images_nchw_int8})
 
-Threads split the batch; what fits one slice runs on the caller's. Each owns an arena and all calls bound to it, so that nothing is allocated while it runs
-except the results, and any number of callers may share one executor.
+Threads split the batch; what fits one slice runs on the caller's. Each owns an arena and all calls bound to it, so
+that nothing is allocated while it runs except the results, and any number of callers may share one executor.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from carkp_core.cli_options import config_options, write_json
+from carkp_core.cli_options import config_options, threads_option, write_json
 
 if TYPE_CHECKING:
     from carkp_core.alignment import Alignment
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("align-bpu-validation")
 @config_options
 @click.option("--num-samples", type=click.IntRange(min=1), default=None, help="Use this many samples instead of all.")
+@threads_option
 @click.pass_context
 def align(
     ctx: click.Context,
@@ -26,6 +27,7 @@ def align(
     opts: tuple[str, ...],
     json_path: Path | None,
     num_samples: int | None,
+    threads: int | None,
 ) -> None:
     """Validate the compiled program as the board would run it; exit with status 1 when it differs anywhere.
 
@@ -35,7 +37,7 @@ def align(
     from carkp_core.session import open_session
 
     say = Console(stderr=True).print
-    session = open_session(config, opts, march, plugins=ctx.obj)
+    session = open_session(config, opts, march, threads=threads, plugins=ctx.obj)
     found = align_validation(
         session, num_samples, lambda line: say(line, markup=False, highlight=False, soft_wrap=True)
     )

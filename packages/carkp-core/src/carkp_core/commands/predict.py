@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from carkp_core.cli_options import config_options, write_json
+from carkp_core.cli_options import config_options, threads_option, write_json
 from carkp_core.session import open_session
 from carkp_core.stages import STAGES
 
@@ -52,6 +52,7 @@ def predict_stage(session: Session, output: Path | None = None, worst: Path | No
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the samples with the largest errors to this picture.",
 )
+@threads_option
 @config_options
 @click.pass_context
 def predict(
@@ -63,12 +64,13 @@ def predict(
     stage: str,
     output: Path | None,
     worst: Path | None,
+    threads: int | None,
 ) -> None:
     """Evaluate a stage's best checkpoint on the validation data.
 
     Reports PCK at 0.02, 0.05 and 0.1, AUC and the mean distance, in all and for each keypoint.
     """
-    session = open_session(config, opts, march, stage=stage, plugins=ctx.obj)
+    session = open_session(config, opts, march, stage=stage, threads=threads, plugins=ctx.obj)
     from carkp_core.train.distributed import is_main_process
     from carkp_core.train.interrupts import StoppedError
 

@@ -157,7 +157,7 @@ class QAT2Quantize(_Converter):
                 remedy="put Float2Calibration (or Float2QAT) and LoadCheckpoint before it in converters",
             )
         name = "model" if self._context is None else self._context.task or "model"
-        march = {} if self._context is None else {"march": self._context.march}
+        march = {} if self._context is None else {"march": self._context.march, "network": self._context.network_digest}
         graph = convert(network.eval(), name, None, march | self._metadata)
         return replaced(model, integer_network(graph, self._context))
 
@@ -167,7 +167,7 @@ def integer_network(graph: Graph, context: Any) -> IntegerNetwork:
     backend = None if context is None else context.backend_or_none()
     if backend is None:
         log.warning("no NPU backend is installed: int_infer runs on the slow reference executor")
-    return IntegerNetwork(graph, None if backend is None else backend.simulate(graph))
+    return IntegerNetwork(graph, None if backend is None else backend.simulate(graph, context.threads))
 
 
 def deployed(model: nn.Module) -> nn.Module:
