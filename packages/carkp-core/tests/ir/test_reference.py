@@ -96,3 +96,11 @@ def test_inputs_are_checked() -> None:
         reference.execute(graph, {})
     with pytest.raises(GraphError, match="another type"):
         reference.execute(graph, {"x": np.zeros((1, 3), np.int8)})
+
+
+def test_a_transposed_convolution_without_output_is_refused() -> None:
+    op = ops.ConvTranspose2d(
+        np.ones((1, 1, 2, 2)), np.zeros(1), lo=-128, hi=127, padding_tlbr=(3, 0, 3, 0), **per_channel(1)
+    )
+    with pytest.raises(ValueError, match="takes all of it"):
+        op.infer_shape(((1, 1, 4, 4),))

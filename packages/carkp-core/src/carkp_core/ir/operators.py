@@ -108,6 +108,8 @@ class ConvTranspose2d(Operation):
         top, left, bottom, right = self.padding_tlbr
         out_h = (height - 1) * self.stride_hw[0] - top - bottom + kh + self.output_padding_hw[0]
         out_w = (width - 1) * self.stride_hw[1] - left - right + kw + self.output_padding_hw[1]
+        if min(out_h, out_w) < 1:
+            raise ValueError(f"input {shapes[0]} has no output: padding {self.padding_tlbr} takes all of it")
         return (n, group_out * self.groups, out_h, out_w)
 
 

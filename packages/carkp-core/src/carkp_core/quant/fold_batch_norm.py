@@ -30,6 +30,7 @@ def fold_batch_norm(layers: LayerGraph, qat_mode: str = "fuse_bn") -> None:
                 _fold(weighted, norm)
             else:
                 weighted.bn, weighted.reverse_fold = norm.bn, qat_mode == "with_bn_reverse_fold"
+            weighted.origin = weighted.origin and (*weighted.origin, *norm.origin)
             layers.replace(node, before)
             continue
         with layers.graph.inserting_before(node):

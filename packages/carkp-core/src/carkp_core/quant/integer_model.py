@@ -18,7 +18,7 @@ def read_integer_graph(context: Context, path: Path | None = None) -> Graph:
     Raises
     ------
     CheckpointError
-        When there is none yet, or it was converted for another march.
+        When there is none yet, or it was converted for another march or from another network.
     GraphError
         When its file is damaged.
     """
@@ -36,5 +36,14 @@ def read_integer_graph(context: Context, path: Path | None = None) -> Graph:
             f"the integer model was converted for march {made_for!r}, not for {context.march!r}",
             where=str(path),
             remedy=f"use --march {made_for}, or calibrate and convert again with --march {context.march}",
+        )
+    made_of = graph.metadata.get("network")
+    if made_of and context.network_digest and made_of != context.network_digest:
+        raise CheckpointError(
+            "the integer model was converted from another network",
+            where=str(path),
+            seen=f"made of {graph.metadata.get('source_path', 'another model')}",
+            allowed=f"the network that {context.config_name or 'the config'} describes",
+            remedy="use the config that it was made with, another ckpt_dir, or train and convert again",
         )
     return graph

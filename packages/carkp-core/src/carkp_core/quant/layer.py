@@ -67,6 +67,12 @@ class IrOp:
     scale: float
 
 
+def origin_of(*tensors: Tensor | None) -> tuple[int, ...]:
+    """The identity of parameters and buffers, which live as long as their network; none for computed tensors."""
+    lasting = all(tensor is None or isinstance(tensor, nn.Parameter) for tensor in tensors)
+    return tuple(map(id, tensors)) if lasting else ()
+
+
 class Layer(nn.Module):
     """Base of quantized layers. ``scale`` is 0 until it is calibrated."""
 
@@ -79,9 +85,12 @@ class Layer(nn.Module):
     integer: ClassVar[bool] = True
 
     scale: Tensor
+    #: Which tensors of the user's network the parameters were made from; layers with equal ones share them.
+    origin: tuple[int, ...]
 
     def __init__(self) -> None:
         super().__init__()
+        self.origin = ()
         self.bounds = Bounds()
         self.dtype = "int8"
         self.label = type(self).__name__

@@ -18,6 +18,7 @@ from carkp_core.quant.lower import definitions, lower
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.operators import OperatorDefinition
 from carkp_core.quant.settings import QuantSettings, observer_factory
+from carkp_core.quant.share import share
 from carkp_core.quant.simplify import simplify
 from carkp_core.quant.trace import TRACE_BATCH, Trace, trace
 
@@ -60,6 +61,7 @@ def prepare(
     fold_batch_norm(layers, settings.qat_mode)
     simplify(layers)
     fuse(layers)
+    share(layers)
     annotate(layers, context)
     catalog = None if context is None else context.catalog
     follow = None

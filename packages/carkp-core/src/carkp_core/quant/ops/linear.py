@@ -6,6 +6,7 @@ import math
 
 from torch import fx
 
+from carkp_core.quant.layer import origin_of
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_tensor
 from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.move import Reshape, Transpose
@@ -16,6 +17,7 @@ def _lower(call: Call) -> fx.Node | None:
     if not is_tensor(x) or not is_constant(weight) or not call.batched(x):
         return None
     conv = Conv2d(weight[:, :, None, None], bias)
+    conv.origin = origin_of(weight, bias)
     batch, *between, features = call.shape_of(x)
     outputs = weight.shape[0]
     if not between:

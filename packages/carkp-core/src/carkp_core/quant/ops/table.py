@@ -20,7 +20,7 @@ from carkp_core.ir.arithmetic import INT_RANGE, build_table, build_table_int16
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import Bounds, IrOp, Layer, Shape
+from carkp_core.quant.layer import Bounds, IrOp, Layer, Shape, origin_of
 from carkp_core.quant.operators import Call, OperatorDefinition, is_number, is_tensor
 from carkp_core.quant.ops.move import Move
 
@@ -149,6 +149,7 @@ class PRelu(Table):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(self._prelu, "prelu", channels=weight.numel() if weight.numel() > 1 else 0)
+        self.origin = origin_of(weight)
         self.weight = nn.Parameter(weight.detach().clone())
 
     def _prelu(self, x: Tensor) -> Tensor:

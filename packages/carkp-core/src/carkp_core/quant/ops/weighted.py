@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from carkp_core.quant import exact
 from carkp_core.quant.constants import WEIGHT_LIMIT, WeightedConstants, raised_scale, weighted_constants
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import Layer, float_input
+from carkp_core.quant.layer import Layer, float_input, origin_of
 from carkp_core.quant.rescale import Factor
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Weighted(Layer):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, groups: int) -> None:
         super().__init__()
+        self.origin = origin_of(weight, bias)
         self.weight = nn.Parameter(weight.detach().clone().float())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone().float())
         self.groups = groups
