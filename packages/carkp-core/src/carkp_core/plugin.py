@@ -21,6 +21,7 @@ COMMANDS = (
     Command("compare", "carkp_core.commands.compare:compare", "Compare two forms of a model layer by layer."),
     Command("export-onnx", "carkp_core.commands.export_onnx:export_onnx", "Export a model to ONNX."),
     Command("plugins", "carkp_core.commands.plugins:plugins", "List plugins and their problems."),
+    Command("plugin", "carkp_core.commands.plugin_new:plugin", "Write a plugin's package: carkp plugin new NAME."),
     Command("config", "carkp_core.commands.config:config", "Show, check or copy a config."),
 )
 

@@ -1,15 +1,17 @@
 """The plugin manager: a value that knows what is installed, what it offers and what is wrong with it.
 
 A plugin that raises on import, misspells a hook or breaks its signature becomes a ``Problem`` and is left out;
-everything else keeps working. ``carkp plugins`` prints the problems.
+everything else keeps working. So is one whose distribution asks for another carkp-core. ``carkp plugins`` prints the
+problems; ``CARKP_TRACE=1`` prints every hook call.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from importlib import metadata
 from types import ModuleType
@@ -19,10 +21,11 @@ import attrs
 import pluggy
 from attrs import frozen
 
-from carkp_core import hookspecs
+from carkp_core import __version__, hookspecs
 from carkp_core.backend import Backend
 from carkp_core.catalog import Catalog, Component
 from carkp_core.commands import Command
+from carkp_core.hook_trace import HookTrace
 
 if TYPE_CHECKING:
     from carkp_core.operator import Operator
@@ -56,6 +59,12 @@ class PluginManager(pluggy.PluginManager):
         self.add_hookspecs(hookspecs)
         self.problems: list[Problem] = []
         self._providers: dict[str, str] = {}
+        self._trace: HookTrace | None = None
+
+    def trace_calls(self) -> None:
+        """Print hook calls from now on."""
+        self._trace = HookTrace()
+        self.add_hookcall_monitoring(self._trace.before, self._trace.after)
 
     def add(self, name: str, provider: str, load: Callable[[], Any]) -> None:
         """Load and register a plugin; what goes wrong is kept as a problem."""
@@ -76,6 +85,12 @@ class PluginManager(pluggy.PluginManager):
             self.problems.append(Problem(provider, what, "correct the signature: see docs/hooks.md"))
             return
         self.problems.extend(self._misspelt_hooks(plugin, provider))
+
+    def leave_out(self, name: str, provider: str, misfit: str) -> None:
+        """Keep a plugin that was built for another core as a problem, without importing it."""
+        what = f"plugin {name!r} was built for another core: it {misfit}"
+        remedy = f"install versions that fit: pip install --upgrade {provider.split()[0]} carkp-core"
+        self.problems.append(Problem(provider, what, remedy))
 
     def provider(self, name: str) -> str:
         """The distribution, with version, behind a plugin's name."""
@@ -119,6 +134,8 @@ class PluginManager(pluggy.PluginManager):
                 what = f"{hook} raised {type(error).__name__}: {error}"
                 self._note(Problem(self.provider(name), what, "update or uninstall the package"))
                 continue
+            if self._trace is not None:
+                self._trace.answered(hook, name, self.provider(name), answer)
             yield name, answer
 
     def _note(self, problem: Problem) -> None:
@@ -174,7 +191,16 @@ class PluginManager(pluggy.PluginManager):
             if len(offers) > 1:
                 what = f"config {name!r} is offered {len(offers)} times"
                 self._note(Problem(", ".join(p for p, _ in offers), what, "use the file's path"))
-        self.commands(), self.operators()
+        by_operator: dict[str, list[str]] = {}
+        for operator in self.operators():
+            by_operator.setdefault(operator.name, []).append(operator.provider)
+        for name, providers_of in by_operator.items():
+            if len(providers_of) > 1:
+                what = f"operator {name!r} is offered {len(providers_of)} times"
+                self._note(
+                    Problem(", ".join(providers_of), what, "uninstall one: which of them is asked first is chance")
+                )
+        self.commands()
         return tuple(self.problems)
 
     def warn(self) -> None:
@@ -184,7 +210,7 @@ class PluginManager(pluggy.PluginManager):
 
 
 def plugin_manager(load_installed: bool = True, blocked: Collection[str] = ()) -> PluginManager:
-    """Make a plugin manager.
+    """Make a plugin manager. The environment is read here: with ``CARKP_TRACE=1`` it prints hook calls.
 
     Parameters
     ----------
@@ -194,14 +220,45 @@ def plugin_manager(load_installed: bool = True, blocked: Collection[str] = ()) -
         Entry-point names to leave out.
     """
     manager = PluginManager()
+    if os.environ.get("CARKP_TRACE", "") not in ("", "0"):
+        manager.trace_calls()
     for module in BUILTIN:
         manager.add("core", _label("carkp-core"), partial(importlib.import_module, module))
     if load_installed:
         for entry in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.name):
             if entry.name not in blocked:
                 provider = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-                manager.add(entry.name, provider, entry.load)
+                misfit = core_misfit(entry.dist.requires or ()) if entry.dist else ""
+                if misfit:
+                    manager.leave_out(entry.name, provider, misfit)
+                else:
+                    manager.add(entry.name, provider, entry.load)
     return manager
+
+
+def core_misfit(requirements: Iterable[str], installed: str = "") -> str:
+    """How a distribution's requirement of carkp-core differs from the core that runs; empty when it fits.
+
+    >>> core_misfit(["numpy", "carkp-core==0.2.0"], installed="0.1.0")
+    'asks for carkp-core==0.2.0, and 0.1.0 is installed'
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in requirements:
+        if not text.replace("_", "-").lower().startswith("carkp-core"):
+            continue
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            return f"asks for {text!r}, which cannot be read"
+        if wanted.name.replace("_", "-").lower() != "carkp-core":
+            continue
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        have = installed or __version__
+        if not wanted.specifier.contains(have, prereleases=True):
+            return f"asks for carkp-core{wanted.specifier}, and {have} is installed"
+    return ""
 
 
 def _label(distribution: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from carkp_core.catalog import Component
 from carkp_core.cli import run
 from carkp_core.plugins import module_plugin, plugin_manager
 
@@ -18,6 +19,21 @@ def test_lists_what_is_offered(tmp_path, capsys):
     listed = json.loads((tmp_path / "p.json").read_text())
     assert listed["problems"] == []
     assert "bayes-e" in listed["marches"]
+    assert {"kind": "loss", "name": "MSELoss", "load": "carkp_carfusion.models.loss:MSELoss"}.items() <= next(
+        part for part in listed["parts"] if part["name"] == "MSELoss"
+    ).items()
+    assert listed["versions"]["carkp-core"] in text
+    assert text.rstrip().endswith("none")
+
+
+def test_conflicts_name_both_distributions(tmp_path, capsys):
+    manager = plugin_manager(load_installed=False)
+    for name in ("one", "two"):
+        offer = [Component("loss", "Same", "builtins:len")]
+        manager.add(name, f"{name} 1.0", lambda offer=offer: module_plugin(carkp_components=lambda: offer))
+    assert run(["plugins", "-v", "--json", str(tmp_path / "p.json")], manager) == 1
+    assert json.loads((tmp_path / "p.json").read_text())["conflicts"] == {"Same": ["one 1.0", "two 1.0"]}
+    assert "one 1.0, two 1.0: Same" in capsys.readouterr().out
 
 
 def test_problems_name_the_distribution_and_exit_1(capsys):
