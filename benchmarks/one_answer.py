@@ -50,7 +50,8 @@ def answers(images: int) -> Iterator[tuple[str, int]]:
 
 def _stages(shipped: ShippedNetwork, images: Tensor, mode: str, dtype: str) -> Iterator[tuple[str, int]]:
     network = calibrated(shipped, images[: CALIBRATION_BATCHES * BATCH], mode, dtype)
-    title = f"{shipped.config}, {mode}, {dtype} output"
+    trunk = "" if shipped.pretrained else " with random weights"
+    title = f"{shipped.config}{trunk}, {mode}, {dtype} output"
     yield _counted(f"{title}: calibrated", shipped, network, images)
     train(network, images)
     yield _counted(f"{title}: after QAT", shipped, network, images)

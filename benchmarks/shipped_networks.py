@@ -29,6 +29,8 @@ class ShippedNetwork:
     network: nn.Module
     context: Context
     inputs: dict[str, Tensor]
+    #: The trunk's weights are ImageNet's.
+    pretrained: bool
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -42,9 +44,8 @@ def shipped_network(config: str) -> ShippedNetwork:
     session = open_session(config)
     torch.manual_seed(0)
     network, inputs = session.deploy()
-    if efficientnet_lite0(network) is None:
-        print(f"{config}: the pretrained trunk is not installed, so its weights are random")
-    return ShippedNetwork(config, network.eval(), session.context, inputs)
+    pretrained = efficientnet_lite0(network) is not None
+    return ShippedNetwork(config, network.eval(), session.context, inputs, pretrained)
 
 
 def car_images(count: int, size_hw: tuple[int, int], seed: int = 0) -> Tensor:
