@@ -10,6 +10,7 @@ Legend: ``N`` batch, ``C H W`` as usual. Integer tensors are int8 or int16 numpy
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -245,13 +246,15 @@ def find_backend(backends: Iterable[Backend], march: str) -> NpuBackend:
         raise BackendError(
             f"no installed package offers march {march!r}",
             allowed=", ".join(known) or "none: no backend is installed",
-            remedy=_remedy(march),
+            remedy=_remedy(march, known),
         )
     return offering[0].resolve()
 
 
-def _remedy(march: str) -> str:
+def _remedy(march: str, known: Sequence[str]) -> str:
     bpu = ("bernoulli2", "bayes", "bayes-e", "nash-e", "nash-m")
     if march in bpu:
         return "pip install carkp-bpu"
-    return "check the spelling, or install the package that offers this march"
+    close = difflib.get_close_matches(march, [*known, *bpu], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}check the spelling, or install the package that offers this march"

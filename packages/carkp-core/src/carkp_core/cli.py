@@ -79,6 +79,11 @@ def run(args: list[str] | None = None, manager: PluginManager | None = None) -> 
     except CarkpError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_status
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130

@@ -98,8 +98,8 @@ def infer_images(session: Session, paths: Sequence[Path], save_path: Path, stage
         When the config cannot infer, or the stage has not been trained.
     """
     session = session.for_stage(stage)
-    inference = _inference(session)
-    files = _image_files(paths, inference)
+    inference = open_inference(session)
+    files = image_files(paths, inference)
     images, skipped = _read_all(files, inference)
     if not images:
         listed = ", ".join(map(str, paths))
@@ -135,7 +135,7 @@ def parse_model_input(text: str, name: str = "img") -> Path:
     return Path(path)
 
 
-def _inference(session: Session) -> Inference:
+def open_inference(session: Session) -> Inference:
     """What ``infer_cfg`` builds, or the default with the validation transforms."""
     if session.config.get("infer_cfg") is not None:
         built = session.infer()
@@ -152,7 +152,7 @@ def _inference(session: Session) -> Inference:
     return built  # type: ignore[no-any-return]
 
 
-def _image_files(paths: Sequence[Path], inference: Inference) -> list[tuple[Path, bool]]:
+def image_files(paths: Sequence[Path], inference: Inference) -> list[tuple[Path, bool]]:
     """Files to read, and whether each was named itself (else it stands in a named folder)."""
     files: list[tuple[Path, bool]] = []
     for path in paths:
@@ -170,7 +170,7 @@ def _read_all(
     images: dict[Path, Any] = {}
     skipped = []
     for path, named in files:
-        image, problem = _read(path, inference)
+        image, problem = try_read(path, inference)
         if problem is None:
             images[path] = image
         elif named:
@@ -180,7 +180,7 @@ def _read_all(
     return images, skipped
 
 
-def _read(path: Path, inference: Inference) -> tuple[Any, DataError | None]:
+def try_read(path: Path, inference: Inference) -> tuple[Any, DataError | None]:
     try:
         return inference.read(path), None
     except DataError as error:

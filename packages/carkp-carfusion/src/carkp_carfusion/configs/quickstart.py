@@ -88,9 +88,7 @@ batch_processor = dict(
 )
 val_batch_processor = dict(type="MultiBatchProcessor", need_grad_update=False)
 ckpt_callback = dict(type="Checkpoint", save_dir=ckpt_dir)
-val_callback = dict(
-    type="Validation", data_loader=val_data_loader, batch_processor=val_batch_processor, val_interval=3
-)
+val_callback = dict(type="Validation", data_loader=val_data_loader, batch_processor=val_batch_processor, val_interval=3)
 val_metrics = [
     dict(type="PCKMetric", alpha=0.1, feat_stride=4, img_shape=image_size),
     dict(type="MeanKeypointDist", feat_stride=4),

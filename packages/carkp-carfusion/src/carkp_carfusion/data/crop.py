@@ -37,6 +37,7 @@ from carkp_carfusion.data.journal import CropRecord, FrameRecord, Journal, crops
 from carkp_carfusion.data.raw import SPLITS, Frame, LabelledCar, find_frames, find_splits, read_labels
 from carkp_carfusion.data.tally import Tally
 from carkp_carfusion.skeleton import CARFUSION, Skeleton
+from carkp_core.errors import DataError
 from carkp_core.progress import progress
 
 T = TypeVar("T")
@@ -97,9 +98,15 @@ def crop_dataset(
     Raises
     ------
     DataError
-        If ``src_dir`` has no split, or another process writes to ``out_dir``.
+        If ``src_dir`` has no split or is ``out_dir``, or another process writes to ``out_dir``.
     """
     rules = rules or BoxRules()
+    if src_dir.resolve() == out_dir.resolve():
+        raise DataError(
+            "the crops would be written among the raw frames",
+            where=str(out_dir),
+            remedy="give --out-dir a folder of its own",
+        )
     present = find_splits(src_dir)
     tallies = [Tally.of([("missing_split", str(src_dir / split)) for split in SPLITS if split not in present])]
     reports: dict[str, SplitReport] = {}

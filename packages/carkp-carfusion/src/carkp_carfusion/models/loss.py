@@ -49,6 +49,12 @@ class MSELoss(nn.Module):
             ``[N, K, h, w]``, or any shape that broadcasts to it: the cells' weights, 0 where a keypoint is not valid.
             What stands in a cell without weight, NaN included, has no influence.
         """
+        if pred.shape != target.shape:
+            raise ConfigError(
+                "MSELoss: the network's heatmaps and the targets differ in shape",
+                seen=f"heatmaps {list(pred.shape)}, targets {list(target.shape)}",
+                remedy="make the target's heatmap_shape and feat_stride fit the input size, a multiple of 32",
+            )
         difference = pred - target
         if weight is None:  # noqa: SIM108
             error = difference.square()

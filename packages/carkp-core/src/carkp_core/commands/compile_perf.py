@@ -36,6 +36,10 @@ def compile_perf(
     from carkp_core.session import open_session
 
     session = open_session(config, opts, march, plugins=ctx.obj)
+    if fast_perf and session.compile_options().hbm.exists():
+        click.echo(
+            "note: replacing the program there; compile-perf without --fast-perf makes a trained one again", err=True
+        )
     result = compile_session(session, fast=fast_perf, opt=opt)
     print_result(result, Console())
     write_json(json_path, result.to_json())

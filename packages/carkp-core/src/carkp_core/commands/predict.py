@@ -27,14 +27,18 @@ def predict_stage(session: Session, output: Path | None = None, worst: Path | No
     output:
         Where to write every sample's keypoints, one JSON object a line.
     worst:
-        Where to draw the samples with the largest errors.
+        Where to draw the samples with the largest errors; by default ``<ckpt_dir>/<stage>-worst.png``, if a metric
+        can draw them.
     """
     from carkp_core.train.distributed import is_main_process
     from carkp_core.train.predictor import write_answers
     from carkp_core.train.seeding import seed_everything
 
     seed_everything(session.context.seed)
-    prediction: Prediction = session.predictor(session.context.stage).predict(collect=output is not None, worst=worst)
+    predictor = session.predictor(session.context.stage)
+    if worst is None and any(hasattr(metric, "draw_worst") for metric in predictor.metrics):
+        worst = session.context.ckpt_dir / f"{session.context.stage}-worst.png"
+    prediction: Prediction = predictor.predict(collect=output is not None, worst=worst)
     if output is not None and is_main_process():
         write_answers(output, prediction.answers)
     return prediction
@@ -50,7 +54,7 @@ def predict_stage(session: Session, output: Path | None = None, worst: Path | No
 @click.option(
     "--worst",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw the samples with the largest errors to this picture.",
+    help="Draw the samples with the largest errors to this picture. [<ckpt_dir>/STAGE-worst.png]",
 )
 @threads_option
 @config_options
@@ -87,7 +91,7 @@ def predict(
     console.print(metrics_table(prediction.metrics))
     if prediction.table:
         console.print(rows_table(prediction.table))
-    for path in (output, worst):
+    for path in (output, prediction.worst):
         if path is not None:
             console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 

@@ -83,8 +83,8 @@ def file_samples(
     DataError
         When there is no image, or (once they are read) a named file is missing or no image.
     """
-    reader = inference._inference(session)
-    files = inference._image_files(paths, reader)[:count]
+    reader = inference.open_inference(session)
+    files = inference.image_files(paths, reader)[:count]
     if not files:
         listed = ", ".join(map(str, paths))
         raise DataError("no image to compare on", seen=listed, allowed=f"files ending in {', '.join(reader.suffixes)}")
@@ -92,7 +92,7 @@ def file_samples(
     def read() -> Iterator[Sample]:
         some = False
         for path, named in files:
-            image, problem = inference._read(path, reader)
+            image, problem = inference.try_read(path, reader)
             if problem is None:
                 some = True
                 yield Sample(path.name, _inputs_of(reader.preprocess(image), inputs))

@@ -111,7 +111,9 @@ class Recipe:
     def _call(self, arguments: dict[str, Any]) -> Any:
         try:
             return self.type(**arguments)
-        except CarkpError:
+        except CarkpError as error:
+            if error.where is None:
+                error.where = where(self.node, "type", self.path)
             raise
         except (TypeError, ValueError) as error:
             if not _raised_by_arguments(error):

@@ -35,6 +35,8 @@ class Prediction:
     samples: int
     table: Sequence[Mapping[str, Any]] = ()
     answers: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    #: The picture of the worst samples, if one was drawn.
+    worst: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fixed machine-readable form."""
@@ -105,7 +107,9 @@ class Predictor:
             answers = _gathered(collector.answers, environment) if collector else ()
             if worst is not None and environment.world.is_main:
                 _report_metric(self.metrics, "draw_worst").draw_worst(loaders[0].dataset, worst)
-            return Prediction(self.context.stage, values, samples, _table(self.metrics, loaders[0].dataset), answers)
+            return Prediction(
+                self.context.stage, values, samples, _table(self.metrics, loaders[0].dataset), answers, worst
+            )
 
     def _prepared(self, environment: Environment) -> nn.Module:
         pipeline = self.model_convert_pipeline

@@ -123,8 +123,10 @@ class Checkpoint(Callback):
 
     def _is_best(self, training: Training) -> bool:
         """Whether the epoch just finished is the best. Without any metric every epoch is."""
+        if not training.val_metrics:
+            return True
         if training.validated_epoch is None:
-            return not training.val_metrics or self._best is None
+            return self._best is None
         if training.validated_epoch != training.epoch - 1 or not training.metrics:
             return False
         value = training.metrics[self.monitor_metric_key or next(iter(training.metrics))]
