@@ -7,7 +7,8 @@ import pytest
 
 from carkp_bpu.hbm import isa
 from carkp_bpu.hbm.footprint import accesses
-from carkp_bpu.simulator.machine_kernels import KERNELS, Operand, Target
+from carkp_bpu.simulator.machine_kernels import KERNELS
+from carkp_bpu.simulator.machine_operands import Operand, Target
 
 
 def run(instruction: isa.Instruction, memory: np.ndarray) -> None:

@@ -23,7 +23,8 @@ from carkp_bpu.hbm.description import Port
 from carkp_bpu.hbm.footprint import Access
 from carkp_bpu.hbm.program import HbmProgram
 from carkp_bpu.simulator.machine_guards import Proof, Traffic, prove
-from carkp_bpu.simulator.machine_kernels import KERNELS, Operand, Target
+from carkp_bpu.simulator.machine_kernels import KERNELS
+from carkp_bpu.simulator.machine_operands import Operand, Target
 from carkp_core.errors import BackendError
 
 IntArray = npt.NDArray[Any]

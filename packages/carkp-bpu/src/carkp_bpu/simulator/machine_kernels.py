@@ -1,7 +1,6 @@
 """What each instruction does to modelled memory, for a batch of frames at once.
 
-An ``Operand`` is a place to read from: [M, bytes] where M is the number of frames, or 1 when the bytes come from the
-constants and are the same for every frame. Everything here trusts the guards: ranges have been checked.
+Everything here trusts the guards: ranges have been checked.
 
 Legend: ``N`` frames, ``Y X`` tile size, ``I`` input channels, ``O`` output channels, ``kh kw`` kernel.
 """
@@ -13,38 +12,27 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from attrs import frozen
 
 from carkp_bpu.hbm import isa
-from carkp_bpu.hbm.footprint import Access, Box, input_spans, pool_window, resize_sampling
+from carkp_bpu.hbm.footprint import input_spans, pool_window, resize_sampling
 from carkp_bpu.simulator import machine_arithmetic as loops
+from carkp_bpu.simulator.machine_operands import (
+    NUMPY,
+    Bytes,
+    IntArray,
+    Operand,
+    Target,
+    block,
+    for_frames,
+    gather,
+    gather_bytes,
+    owned,
+    scatter,
+    typed,
+    view,
+)
 from carkp_core.ir import arithmetic
-
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-IntArray: TypeAlias = npt.NDArray[Any]
-
-_NUMPY: dict[int, np.dtype[Any]] = {1: np.dtype("int8"), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
-
-
-@frozen
-class Operand:
-    """Bytes to read, and where they are. ``memory`` holds addresses from ``origin`` on."""
-
-    memory: Bytes
-    access: Access
-    origin: int = 0
-
-
-@frozen
-class Target:
-    """Memory [N, bytes] to write to; it holds addresses from ``origin`` on."""
-
-    memory: Bytes
-    access: Access
-    origin: int = 0
-
 
 Reads: TypeAlias = dict[str, Operand]
 
@@ -53,21 +41,21 @@ def conv(instruction: isa.Conv, reads: Reads, target: Target) -> None:
     """A tile of a convolution."""
     bias, multiplier, shift = _params(reads["params"], instruction.output.channels)
     kh, kw = instruction.kernel_hw
-    weights = _block(reads["weights"], np.dtype("int8"))
+    weights = block(reads["weights"], np.dtype("int8"))
     filters, per_group = instruction.output.channels, instruction.input.channels // instruction.groups
     weights = weights.reshape(kh, kw, per_group, filters)
     if instruction.groups == filters and per_group == 1 and instruction.input.dtype == 1:
         acc = _depthwise(instruction, reads["input"].memory, weights[:, :, 0])
     else:
         acc = _patches_product(instruction, reads["input"], weights)
-    acc = _for_frames(acc, target)
+    acc = for_frames(acc, target)
     memory, rows, start, pitch = _map_target(instruction.output, instruction.rows, instruction.columns, target.memory)
     lo, hi = instruction.lo, instruction.hi
     if instruction.residual is None:
         loops.rescale_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch)
         return
     other = instruction.residual
-    residual = _owned(_for_frames(_gather(reads["residual"], other.map.dtype), target))
+    residual = owned(for_frames(gather(reads["residual"], other.map.dtype), target))
     term = (other.multiplier, other.shift, -1 if other.negative else 1)
     loops.rescale_add_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pitch, residual, term)
 
@@ -77,12 +65,12 @@ def deconv(instruction: isa.Deconv, reads: Reads, target: Target) -> None:
     bias, multiplier, shift = _params(reads["params"], instruction.output.channels)
     (kh, kw), channels = instruction.kernel_hw, instruction.input.channels
     groups, filters = instruction.groups, instruction.output.channels
-    weights = _block(reads["weights"], np.dtype("int8")).reshape(kh * kw, channels, filters // groups)
+    weights = block(reads["weights"], np.dtype("int8")).reshape(kh * kw, channels, filters // groups)
     rows, columns = input_spans(instruction)
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
     acc = np.zeros((len(reads["input"].memory), *size, filters), dtype=np.int64)
     if rows[0] < rows[1] and columns[0] < columns[1]:
-        x = _gather(reads["input"], instruction.input.dtype)
+        x = gather(reads["input"], instruction.input.dtype)
         n, height, width, _ = x.shape
         step_in, step_out = channels // groups, filters // groups
         for group in range(groups):
@@ -98,7 +86,7 @@ def deconv(instruction: isa.Deconv, reads: Reads, target: Target) -> None:
                 acc = part
             else:
                 acc[..., group * step_out : (group + 1) * step_out] = part
-    acc = _for_frames(acc, target)
+    acc = for_frames(acc, target)
     memory, offsets, start, pitch = _map_target(
         instruction.output, instruction.rows, instruction.columns, target.memory
     )
@@ -111,30 +99,30 @@ def pool(instruction: isa.Pool, reads: Reads, target: Target) -> None:
     source = instruction.input
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
     shape = (len(reads["input"].memory), *size, source.channels)
-    lowest = np.iinfo(_NUMPY[source.dtype]).min if instruction.mode == 0 else 0
+    lowest = np.iinfo(NUMPY[source.dtype]).min if instruction.mode == 0 else 0
     acc = np.full(shape, lowest, dtype=np.int32)
     if not instruction.first:
-        before = _block(reads["partial"], np.dtype("<i4"), every_frame=True).reshape(-1, *shape[1:])
-        acc = _owned(np.broadcast_to(before, (max(len(before), len(acc)), *shape[1:])))
-    memory = _typed(reads["input"].memory, source.dtype)
+        before = block(reads["partial"], np.dtype("<i4"), every_frame=True).reshape(-1, *shape[1:])
+        acc = owned(np.broadcast_to(before, (max(len(before), len(acc)), *shape[1:])))
+    memory = typed(reads["input"].memory, source.dtype)
     rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
     start = -source.first_column * (source.pixel_pitch // source.dtype)
     walk = loops.window_sum if instruction.mode else loops.window_maximum
     walk(memory, rows, start, source.pixel_pitch // source.dtype, columns, source.width, acc)
     if not instruction.last:
-        _scatter(target, acc.reshape(len(acc), -1), 4)
+        scatter(target, acc.reshape(len(acc), -1), 4)
         return
     result: IntArray = acc
     if instruction.mode:
         multiplier, shift = _count_rescale(instruction, reads["table"])
         result = arithmetic.rescale(acc, multiplier[..., None], shift[..., None], instruction.lo, instruction.hi)
-    _scatter(target, result, instruction.output.dtype)
+    scatter(target, result, instruction.output.dtype)
 
 
 def resize(instruction: isa.Resize, reads: Reads, target: Target) -> None:
     """A tile of a resize."""
     rows, columns = input_spans(instruction)
-    x = _gather(reads["input"], instruction.input.dtype).astype(np.int64)
+    x = gather(reads["input"], instruction.input.dtype).astype(np.int64)
     source = instruction.input
     lower_y, rest_y = _samples(instruction, 0)
     lower_x, rest_x = _samples(instruction, 1)
@@ -145,73 +133,73 @@ def resize(instruction: isa.Resize, reads: Reads, target: Target) -> None:
         return x[:, near_y][:, :, near_x]
 
     if not instruction.mode:
-        _scatter(target, pick(lower_y, lower_x), instruction.output.dtype)
+        scatter(target, pick(lower_y, lower_x), instruction.output.dtype)
         return
     n_y, n_x = instruction.numerator_hw
     wy, wx = rest_y[:, None, None], rest_x[:, None]
     acc = (pick(lower_y, lower_x) * (n_x - wx) + pick(lower_y, lower_x + 1) * wx) * (n_y - wy)
     acc += (pick(lower_y + 1, lower_x) * (n_x - wx) + pick(lower_y + 1, lower_x + 1) * wx) * wy
     result = arithmetic.rescale(acc, instruction.multiplier, instruction.shift, instruction.lo, instruction.hi)
-    _scatter(target, result, instruction.output.dtype)
+    scatter(target, result, instruction.output.dtype)
 
 
 def add(instruction: isa.Add, reads: Reads, target: Target) -> None:
     """Sum of terms."""
     total: Any = 0
     for index, term in enumerate(instruction.terms):
-        value = arithmetic.rescale_term(_gather(reads[f"term{index}"], term.view.dtype), term.multiplier, term.shift)
+        value = arithmetic.rescale_term(gather(reads[f"term{index}"], term.view.dtype), term.multiplier, term.shift)
         total = total - value if term.negative else total + value
-    _scatter(target, arithmetic.finish_add(total, instruction.lo, instruction.hi), instruction.output.dtype)
+    scatter(target, arithmetic.finish_add(total, instruction.lo, instruction.hi), instruction.output.dtype)
 
 
 def mul(instruction: isa.Mul, reads: Reads, target: Target) -> None:
     """Product of two operands."""
-    left = _gather(reads["left"], instruction.left.dtype).astype(np.int64)
-    product = left * _gather(reads["right"], instruction.right.dtype)
+    left = gather(reads["left"], instruction.left.dtype).astype(np.int64)
+    product = left * gather(reads["right"], instruction.right.dtype)
     result = arithmetic.rescale(product, instruction.multiplier, instruction.shift, instruction.lo, instruction.hi)
-    _scatter(target, result, instruction.output.dtype)
+    scatter(target, result, instruction.output.dtype)
 
 
 def rescale(instruction: isa.Rescale, reads: Reads, target: Target) -> None:
     """One operand to another scale."""
-    value = _gather(reads["input"], instruction.input.dtype)
+    value = gather(reads["input"], instruction.input.dtype)
     result = arithmetic.rescale(value, instruction.multiplier, instruction.shift, instruction.lo, instruction.hi)
-    _scatter(target, result, instruction.output.dtype)
+    scatter(target, result, instruction.output.dtype)
 
 
 def clamp(instruction: isa.Clamp, reads: Reads, target: Target) -> None:
     """One operand, limited."""
-    value = _gather(reads["input"], instruction.input.dtype).astype(np.int64)
-    _scatter(target, np.clip(value, instruction.lo, instruction.hi), instruction.output.dtype)
+    value = gather(reads["input"], instruction.input.dtype).astype(np.int64)
+    scatter(target, np.clip(value, instruction.lo, instruction.hi), instruction.output.dtype)
 
 
 def table(instruction: isa.Table, reads: Reads, target: Target) -> None:
     """Look-up of one operand."""
-    value = _gather(reads["input"], instruction.input.dtype)
-    tables = _gather_raw(reads["table"])[0].view(_NUMPY[instruction.entry_dtype])
+    value = gather(reads["input"], instruction.input.dtype)
+    tables = gather_bytes(reads["table"])[0].view(NUMPY[instruction.entry_dtype])
     if instruction.entries == 513:
         result = arithmetic.table_int16(value, tables[0])
     else:
         channel = np.arange(value.shape[-1]) if instruction.channel_stride else 0
         result = tables[channel, value.astype(np.int64) + 128]
-    _scatter(target, result, instruction.output.dtype)
+    scatter(target, result, instruction.output.dtype)
 
 
 def copy(instruction: isa.Copy, reads: Reads, target: Target) -> None:
     """Elements moved."""
-    _scatter(target, _gather(reads["input"], instruction.input.dtype), instruction.output.dtype)
+    scatter(target, gather(reads["input"], instruction.input.dtype), instruction.output.dtype)
 
 
 def fill(instruction: isa.Fill, reads: Reads, target: Target) -> None:
     """One value everywhere."""
-    _scatter(target, np.asarray(instruction.value), instruction.output.dtype)
+    scatter(target, np.asarray(instruction.value), instruction.output.dtype)
 
 
 def move(instruction: isa.Load | isa.Store, reads: Reads, target: Target) -> None:
     """Bytes moved between the memories."""
     source = reads["source"]
     for taken, place in zip(source.access.boxes, target.access.boxes, strict=True):
-        _view(target.memory, place, target.origin)[...] = _view(source.memory, taken, source.origin)
+        view(target.memory, place, target.origin)[...] = view(source.memory, taken, source.origin)
 
 
 KERNELS: dict[type, Callable[[Any, Reads, Target], None]] = {
@@ -237,8 +225,8 @@ def _depthwise(instruction: isa.Conv, memory: Bytes, weight: IntArray) -> IntArr
     acc = np.empty((len(memory), *size, source.channels), dtype=np.int32)
     rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
     start = -source.first_column * source.pixel_pitch
-    typed = _typed(memory, source.dtype)
-    loops.depthwise(typed, rows, start, source.pixel_pitch, columns, source.width, _owned(weight), acc)
+    elements = typed(memory, source.dtype)
+    loops.depthwise(elements, rows, start, source.pixel_pitch, columns, source.width, owned(weight), acc)
     return acc
 
 
@@ -271,12 +259,12 @@ def _padded_input(instruction: isa.Conv, operand: Operand) -> IntArray:
         length += instruction.dilation_hw[axis] * (instruction.kernel_hw[axis] - 1)
         wanted.append((begin, begin + length))
     if tuple(wanted) == spans:
-        return _gather(operand, source.dtype)
+        return gather(operand, source.dtype)
     lengths = [end - begin for begin, end in wanted]
-    padded = np.zeros((len(operand.memory), *lengths, source.channels), dtype=_NUMPY[source.dtype])
+    padded = np.zeros((len(operand.memory), *lengths, source.channels), dtype=NUMPY[source.dtype])
     if all(begin < end for begin, end in spans):
         inside = tuple(slice(s[0] - w[0], s[1] - w[0]) for s, w in zip(spans, wanted, strict=True))
-        padded[:, inside[0], inside[1]] = _gather(operand, source.dtype)
+        padded[:, inside[0], inside[1]] = gather(operand, source.dtype)
     return padded
 
 
@@ -290,7 +278,7 @@ def _matmul(left: IntArray, right: IntArray) -> IntArray:
 
 def _int8_product(left: IntArray, right: IntArray) -> IntArray:
     # Copies: torch takes no views of read-only memory, and wants the second factor column by column.
-    return torch._int_mm(torch.from_numpy(_owned(left)), torch.from_numpy(right.T.copy()).t()).numpy()
+    return torch._int_mm(torch.from_numpy(owned(left)), torch.from_numpy(right.T.copy()).t()).numpy()
 
 
 @functools.cache
@@ -302,18 +290,6 @@ def _int8_product_is_exact() -> bool:
         return bool((_int8_product(left, right) == left.astype(np.int64) @ right.astype(np.int64)).all())
     except RuntimeError:
         return False
-
-
-def _for_frames(values: IntArray, target: Target) -> IntArray:
-    """Values for every frame of the target, also when they are the same for all."""
-    frames = len(target.memory)
-    return values if len(values) == frames else np.repeat(values, frames, axis=0)
-
-
-def _owned(values: IntArray) -> IntArray:
-    """Contiguous and writeable, so that compiled loops and torch see one kind of array."""
-    dense = np.ascontiguousarray(values)
-    return dense if dense.flags.writeable else dense.copy()
 
 
 def _tap_positions(instruction: isa.Conv | isa.Pool, axis: int) -> IntArray:
@@ -346,19 +322,19 @@ def _map_target(
     """Typed memory, row offsets, offset of the first column, pixel pitch; all in elements."""
     pitch = feature_map.pixel_pitch // feature_map.dtype
     start = (columns[0] - feature_map.first_column) * pitch
-    return _typed(memory, feature_map.dtype), _row_offsets(feature_map, np.arange(*rows)), start, pitch
+    return typed(memory, feature_map.dtype), _row_offsets(feature_map, np.arange(*rows)), start, pitch
 
 
 def _params(operand: Operand, channels: int) -> tuple[IntArray, IntArray, IntArray]:
-    block = _block(operand, np.dtype("uint8"))
-    words = block[: 8 * channels].view("<i4").astype(np.int64)
-    return words[:channels], words[channels:], block[8 * channels :].astype(np.int64)
+    raw = block(operand, np.dtype("uint8"))
+    words = raw[: 8 * channels].view("<i4").astype(np.int64)
+    return words[:channels], words[channels:], raw[8 * channels :].astype(np.int64)
 
 
 def _count_rescale(instruction: isa.Pool, operand: Operand) -> tuple[IntArray, IntArray]:
     """Multiplier and shift [Y, X] of each window's count."""
-    block, entries = _block(operand, np.dtype("uint8")), instruction.entries
-    words = block[: 8 * entries].view("<u4").astype(np.int64)
+    raw, entries = block(operand, np.dtype("uint8")), instruction.entries
+    words = raw[: 8 * entries].view("<u4").astype(np.int64)
     top, left, bottom, right = instruction.counted
     sides = []
     for axis, bounds in enumerate(((top, bottom), (left, right))):
@@ -368,7 +344,7 @@ def _count_rescale(instruction: isa.Pool, operand: Operand) -> tuple[IntArray, I
         places = first + np.arange(instruction.kernel_hw[axis]) * instruction.dilation_hw[axis]
         sides.append(((places >= bounds[0]) & (places < bounds[1])).sum(axis=1))
     index = np.searchsorted(words[:entries], sides[0][:, None] * sides[1])
-    return words[entries:][index], block[8 * entries :].astype(np.int64)[index]
+    return words[entries:][index], raw[8 * entries :].astype(np.int64)[index]
 
 
 def _samples(instruction: isa.Resize, axis: int) -> tuple[IntArray, IntArray]:
@@ -378,49 +354,3 @@ def _samples(instruction: isa.Resize, axis: int) -> tuple[IntArray, IntArray]:
     places = np.arange(begin, end, dtype=np.int64) * sampling.denominator + sampling.offset
     lower = np.array([sampling.first(position) for position in range(begin, end)], dtype=np.int64)
     return lower, places - lower * sampling.numerator
-
-
-def _typed(memory: Bytes, code: int) -> IntArray:
-    return memory[:, : memory.shape[1] // code * code].view(_NUMPY[code])
-
-
-def _view(memory: Bytes, box: Box, origin: int = 0) -> Bytes:
-    """Bytes of a box for every frame, [M, *counts]."""
-    strides = (memory.strides[0], *box.strides)
-    return np.lib.stride_tricks.as_strided(memory[:, box.address - origin :], (len(memory), *box.counts), strides)
-
-
-def _gather_raw(operand: Operand) -> Bytes:
-    """Bytes of an operand, its boxes joined along the first dimension."""
-    views = [_view(operand.memory, box) for box in operand.access.boxes]
-    return views[0] if len(views) == 1 else np.concatenate(views, axis=1)
-
-
-def _gather(operand: Operand, code: int) -> IntArray:
-    """Elements of an operand: [M, rows, columns, channels] of a map, [M, *dims] of a view (1 where broadcast)."""
-    raw = _gather_raw(operand)
-    shape = raw.shape
-    elements = raw.view(_NUMPY[code]) if raw.strides[-1] == 1 else np.ascontiguousarray(raw).view(_NUMPY[code])
-    return elements[..., 0] if len(shape) == 6 else elements
-
-
-def _block(operand: Operand, dtype: np.dtype[Any], every_frame: bool = False) -> IntArray:
-    """A contiguous operand: of the first frame [elements], or of every frame [M, elements]."""
-    raw = np.ascontiguousarray(_gather_raw(operand) if every_frame else _gather_raw(operand)[:1])
-    elements = raw.view(dtype)
-    return elements if every_frame else elements[0]
-
-
-def _scatter(target: Target, values: IntArray, code: int) -> None:
-    """Write elements, cast to the operand's type, where the access says; values broadcast over frames."""
-    typed = values.astype(_NUMPY[code], copy=False)
-    begin = 0
-    for box in target.access.boxes:
-        place = _view(target.memory, box).view(_NUMPY[code])
-        if len(box.counts) == 5:
-            place[..., 0] = typed
-        elif len(target.access.boxes) == 1:
-            place[...] = typed
-        else:
-            place[...] = typed[:, begin : begin + box.counts[0]]
-        begin += box.counts[0]

@@ -58,11 +58,6 @@ class Lowering:
         return 0
 
 
-def nothing() -> Region:
-    """An empty region."""
-    return Region((0, 0), (0, 0), (0, 0))
-
-
 def needed(region: Region) -> Region | None:
     """The region, or None when it is empty."""
     return None if region.empty else region
