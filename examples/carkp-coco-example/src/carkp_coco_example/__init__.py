@@ -1,0 +1,1 @@
+"""Keypoints in COCO's format as a data set for carkp."""
