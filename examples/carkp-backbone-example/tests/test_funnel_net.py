@@ -3,6 +3,7 @@
 import pytest
 import torch
 from carkp_backbone_example.funnel_net import Funnel, FunnelNet
+
 from carkp_core.plugins import plugin_manager
 from carkp_core.testing import check_backbone
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from carkp_backbone_example import bpu
 from carkp_backbone_example.maximum import Maximum
+
 from carkp_core.ir.operators import Term
 from carkp_core.testing import check_operator
 
