@@ -10,8 +10,8 @@ since ``tosa-tools`` pins an old numpy; they exchange files::
         program.py: program.json and .npy     ->      translate.py: the program as a graph of the integer IR
                                                       run.py: both executors, compared bit for bit
     sample_digests.py: what the model says
-        of sample.py's programs                       sample.py: a fixed sample for the fast test session
+        of sample.py's programs               ->      sample.json; fuse.py: the fast tests run them, fused
                                                       onnx_nodes.py: ONNX's own node tests
 
-Modules on the left, ``program.py`` and ``sample.py`` run without carkp installed.
+Modules on the left, ``program.py``, ``draft.py`` and ``sample.py`` run without carkp installed.
 """
