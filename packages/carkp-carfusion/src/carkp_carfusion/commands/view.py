@@ -64,7 +64,9 @@ def view(
     for gallery in galleries:
         target = out if len(galleries) == 1 else out.with_name(f"{out.stem}_{gallery.split}{out.suffix}")
         shown, unreadable = save_sheet(gallery, target, count, columns, seed)
-        Console().print(f"{gallery.kind} {gallery.split}: {shown} of {gallery.count} -> {target}", highlight=False)
+        Console().print(
+            f"{gallery.kind} {gallery.split}: {shown} of {gallery.count} -> {target}", highlight=False, soft_wrap=True
+        )
         sheets[gallery.split] = {"file": str(target), "shown": shown, "of": gallery.count, "unreadable": unreadable}
     write_json(json_path, {"kind": galleries[0].kind, "sheets": sheets})
     if not any(sheet["shown"] for sheet in sheets.values()):

@@ -106,6 +106,8 @@ def averaged_offset(maps: Tensor, u: Tensor, v: Tensor, kernel_size: int) -> Ten
     in_cols = steps.abs() <= torch.minimum(u, w - 1 - u)[:, None]
     in_rows = steps.abs() <= torch.minimum(v, h - 1 - v)[:, None]
     weight = torch.where(in_rows[:, :, None] & in_cols[:, None, :], values.clamp(min=0), 0.0)
+    # Relative to the peak, so that no sum overflows.
+    weight = weight / weight.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
     total = weight.sum(dim=(1, 2))
     moment = torch.stack([(weight.sum(1) * steps).sum(1), (weight.sum(2) * steps).sum(1)], dim=1)
     return torch.where((total > 0)[:, None], moment / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None], 0.0)
