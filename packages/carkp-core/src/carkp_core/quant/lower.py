@@ -14,9 +14,10 @@ against what the network returned.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from carkp_core.errors import QuantizationError
@@ -74,11 +75,12 @@ def lower(trace: Trace, known: Sequence[OperatorDefinition]) -> LayerGraph:
 class _Parts:
     """Several results of one call; opaque ones are made when they are taken."""
 
-    def __init__(self, parts: Sequence[Any] | None, make: Any = None) -> None:
+    def __init__(self, parts: Sequence[Any] | None, make: Callable[[int], Any]) -> None:
         self._parts, self._make = parts, make
 
     def part(self, index: int) -> Any:
-        return self._make(index) if self._parts is None else self._parts[index]
+        made = None if self._parts is None else self._parts[index]
+        return self._make(index) if made is None else made
 
 
 def _lower_call(
@@ -103,7 +105,10 @@ def _lower_call(
         call = Call(layers, _name(node, module is not None), bound, node.meta["source"], shape, module)
         lowered = definition.lower(call)
         if lowered is not None:
-            return _Parts(lowered) if isinstance(lowered, (list, tuple)) else lowered
+            if not isinstance(lowered, (list, tuple)):
+                return lowered
+            rest = _opaque(layers, node, module if module is not None else node.target, args, kwargs, shape)
+            return _Parts(lowered, rest.part)
     return _opaque(layers, node, module if module is not None else node.target, args, kwargs, shape)
 
 
@@ -112,9 +117,12 @@ def _opaque(layers: LayerGraph, node: fx.Node, function: Any, args: Any, kwargs:
 
     def make(index: int | None, shape: Any) -> fx.Node:
         layer, inputs = make_opaque(function, args, kwargs, index)
+        layer.result_dtype = _dtype(node, index)
         batched = bool(shape) and shape[0] == layers.batch
         layer.shape = (1, *shape[1:]) if batched else (1, *shape)
-        return layers.add(layer, inputs, name, source, shape)
+        made = layers.add(layer, inputs, name, source, shape)
+        made.meta["dtype"] = layer.result_dtype
+        return made
 
     if node.meta["value"] is None:
         return _Parts(None, lambda index: make(index, shape[index]))
@@ -128,6 +136,14 @@ def _shape(node: fx.Node) -> Any:
     items = [user for user in node.users if user.target is operator.getitem and user.args[0] is node]
     shapes: dict[Any, Any] = {user.args[1]: user.meta["value"].shape for user in items}
     return [shapes[index] for index in sorted(shapes, key=int)]
+
+
+def _dtype(node: fx.Node, index: int | None) -> torch.dtype:
+    """The type of the result, or of one of several."""
+    if index is None:
+        return node.meta["value"].dtype  # type: ignore[no-any-return]
+    (item,) = (user for user in node.users if user.target is operator.getitem and user.args == (node, index))
+    return item.meta["value"].dtype  # type: ignore[no-any-return]
 
 
 def _name(node: fx.Node, whole_module: bool) -> str:

@@ -233,7 +233,8 @@ class QuantizedNetwork(nn.Module):
         try:
             return run(layer, tuple(values[name] for name in step.inputs))
         except (RuntimeError, ValueError, IndexError) as error:
-            shapes = [tuple(getattr(values[n], "values", values[n]).shape) for n in step.inputs]
+            given = (values[name] for name in step.inputs)
+            shapes = [tuple((x.values if isinstance(x, QTensor) else x).shape) for x in given]
             traced = ", ".join(f"{name} {shape}" for name, shape in self.input_shapes.items())
             raise QuantizationError(
                 f"the layer fails on inputs of shape {shapes}",

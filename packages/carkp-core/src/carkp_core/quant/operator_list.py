@@ -13,12 +13,13 @@ _NAMED = {
     "batch_norm": ("batch_norm",),
     "elementwise": ("add", "sub", "rsub", "mul", "div", "rdiv"),
     "concat": ("concat", "stack"),
-    "pooling": ("max_pool", "avg_pool", "adaptive_avg", "adaptive_max", "mean", "amax"),
+    "pooling": ("max_pool", "avg_pool", "adaptive_avg", "adaptive_max", "mean", "amax", "sum", "max"),
     "resize": ("resize", "expand"),
     "move": (
-        "identity", "cast", "reshape", "permute", "transpose", "split", "unbind", "getitem", "narrow", "select", "pad",
+        "identity", "cast", "reshape", "permute", "transpose", "split", "unbind", "getitem", "narrow", "select",
         "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     ),
+    "channels": ("pad", "index_select"),
     "table": ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "prelu", "pow", "scalar_functions"),
 }  # fmt: skip
 

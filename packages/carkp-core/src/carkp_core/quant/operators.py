@@ -28,7 +28,8 @@ from carkp_core.ir.graph import Operation, Source
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.layer import Layer
 
-Lowered = fx.Node | Sequence[fx.Node] | None
+#: One layer's node, one for each of several results (None for one that has no integer form), or None to decline.
+Lowered = fx.Node | Sequence[fx.Node | None] | None
 
 
 @frozen(eq=False)
@@ -95,6 +96,10 @@ class Call:
     def batched(self, *nodes: fx.Node) -> bool:
         """True when the first dimension of each is the batch."""
         return all(len(n.meta["shape"]) > 0 and n.meta["shape"][0] == self.layers.batch for n in nodes)
+
+    def evolve_shape(self, shape: Sequence[int]) -> Call:
+        """The call with another result: one of several."""
+        return attrs.evolve(self, shape=tuple(shape))
 
     def evolve(self, **changes: Any) -> Call:
         """The call with other arguments."""

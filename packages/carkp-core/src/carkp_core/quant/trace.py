@@ -245,7 +245,9 @@ class _Recorder:
         node.meta["value"] = None
         pairs = enumerate(result)
         parts = [self._item(node, index, part) if isinstance(part, Tensor) else part for index, part in pairs]
-        return type(result)(parts) if type(result) in (list, tuple) else tuple(parts)
+        # torch.max and its kin return tuples with names, which are made from one sequence as lists are.
+        made: Any = type(result)
+        return made(parts) if made in (list, tuple) or made.__module__ == "torch.return_types" else tuple(parts)
 
     def _item(self, node: fx.Node, index: int, part: Tensor) -> TracedTensor:
         item = self._node("call_function", operator.getitem, (node, index), {}, node.name)

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from carkp_core.quant.layer import Layer
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.convolution import Conv2d
+from carkp_core.quant.ops.move import Reshape
 from carkp_core.quant.ops.weighted import fold
 
 
@@ -41,7 +42,7 @@ class BatchNorm(Layer):
 def _lower(call: Call) -> fx.Node | None:
     args = call.args
     x, mean, var = args["input"], args["running_mean"], args["running_var"]
-    if not is_tensor(x) or mean is None or var is None or len(call.shape_of(x)) != 4:
+    if not is_tensor(x) or mean is None or var is None or len(call.shape_of(x)) not in (2, 3, 4):
         return None
     bn = nn.BatchNorm2d(len(mean), eps=args["eps"], momentum=args["momentum"])
     with torch.no_grad():
@@ -52,7 +53,21 @@ def _lower(call: Call) -> fx.Node | None:
     layer = BatchNorm(bn)
     # The statistics tell two batch norms apart that have no parameters.
     layer.origin = (id(mean), id(var), id(args["weight"]), id(args["bias"]))
-    return call.emit(layer, x)
+    n, channels, *size = call.shape_of(x)
+    if len(size) == 2:
+        return call.emit(layer, x)
+    spatial = (channels, *size, *(1,) * (2 - len(size)))
+    x = call.emit(layer, _spatial(call, x, spatial), shape=(n, *spatial))
+    return call.emit(Reshape((channels, *size)), x)
+
+
+def _spatial(call: Call, x: fx.Node, shape: tuple[int, ...]) -> fx.Node:
+    """[N, C] or [N, C, L] as a map; behind a linear layer, the map that its convolution gives, so that it can fold."""
+    before = call.layers.sources(x)
+    batch = call.shape_of(x)[0]
+    if isinstance(call.layers.layer(x), Reshape) and call.shape_of(before[0]) == (batch, *shape):
+        return before[0]
+    return call.emit(Reshape(shape), x, shape=(batch, *shape))
 
 
 def _copy(target: Any, value: Any) -> None:

@@ -246,17 +246,6 @@ def _lower_select(call: Call) -> fx.Node | None:
     return call.emit(Reshape(call.shape[1:]), part)
 
 
-def _lower_pad(call: Call) -> fx.Node | None:
-    x, pad, mode = call.args["input"], call.args["pad"], call.args["mode"]
-    if not is_tensor(x) or mode != "constant" or len(call.shape_of(x)) != 4:
-        return None
-    left, right, top, bottom = (*pad, 0, 0, 0, 0)[:4]
-    if any(pad[4:]) or min(pad) < 0:
-        return None
-    value = call.args["value"]
-    return call.emit(Pad((top, left, bottom, right), float(value or 0.0)), x)
-
-
 def _lower_pixel_shuffle(call: Call) -> fx.Node | None:
     """[N, C r r, H, W] -> [N, C, H r, W r]."""
     x, factor = call.args["input"], call.args["upscale_factor"]
@@ -327,9 +316,6 @@ UNBIND = OperatorDefinition("unbind", _lower_split, calls=("unbind",), parameter
 GETITEM = OperatorDefinition("getitem", _lower_getitem, calls=("getitem",), parameters=("input", "index"))
 NARROW = OperatorDefinition("narrow", _lower_narrow, calls=("narrow",), parameters=("input", "dim", "start", "length"))
 SELECT = OperatorDefinition("select", _lower_select, calls=("select",), parameters=("input", "dim", "index"))
-PAD = OperatorDefinition(
-    "pad", _lower_pad, calls=("pad",), parameters=("input", "pad", "mode='constant'", "value=None")
-)
 PIXEL_SHUFFLE = OperatorDefinition(
     "pixel_shuffle", _lower_pixel_shuffle, calls=("pixel_shuffle",), parameters=("input", "upscale_factor")
 )

@@ -40,9 +40,14 @@ class Opaque(Layer):
         self.args, self.kwargs = tuple(args), dict(kwargs)
         #: As traced, with N = 1; a tensor whose first dimension is not the batch gets one in front.
         self.shape: tuple[int, ...] = ()
+        #: As traced: indices and masks are passed on as such to the calls that take them.
+        self.result_dtype = torch.float32
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
-        args, kwargs = tree_map(lambda a: inputs[a.index] if isinstance(a, Slot) else a, (self.args, self.kwargs))
+        def filled(value: Any) -> Any:
+            return inputs[value.index].to(value.dtype) if isinstance(value, Slot) else value
+
+        args, kwargs = tree_map(filled, (self.args, self.kwargs))
         with torch.no_grad():
             result = self.function(*args, **kwargs)
         result = result if self.pick is None else result[self.pick]
@@ -58,10 +63,10 @@ class Opaque(Layer):
 
 
 class Slot:
-    """The place of a layer's input among an opaque call's arguments."""
+    """The place of a layer's input among an opaque call's arguments, and the type that the call takes."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self, index: int, dtype: torch.dtype) -> None:
+        self.index, self.dtype = index, dtype
 
 
 def call_name(function: Any) -> str:
@@ -84,7 +89,7 @@ def make_opaque(function: Callable[..., Any], args: Any, kwargs: Any, pick: Any 
             return value
         if value not in inputs:
             inputs.append(value)
-        return Slot(inputs.index(value))
+        return Slot(inputs.index(value), value.meta.get("dtype", torch.float32))
 
     slotted_args, slotted_kwargs = fx.node.map_aggregate(args, slot), fx.node.map_aggregate(kwargs, slot)
     return Opaque(call_name(function), function, slotted_args, slotted_kwargs, pick), inputs

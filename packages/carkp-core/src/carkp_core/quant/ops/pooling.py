@@ -18,6 +18,7 @@ from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
+from carkp_core.quant.ops.elementwise import affine
 from carkp_core.quant.ops.move import Move, Reshape
 from carkp_core.quant.ops.weighted import pair
 from carkp_core.quant.rescale import Factor, rescaled
@@ -199,14 +200,16 @@ def _four(call: Call, x: Any) -> bool:
     return is_tensor(x) and len(call.shape_of(x)) == 4 and call.batched(x)
 
 
-def _lower_max_pool(call: Call) -> fx.Node | None:
+def _lower_max_pool(call: Call) -> fx.Node | list[fx.Node | None] | None:
     args = call.args
-    if not _four(call, args["input"]) or args["return_indices"]:
+    if not _four(call, args["input"]):
         return None
+    several = not isinstance(call.shape, tuple)  # the indices too
     kernel = pair(args["kernel_size"])
     stride = pair(args["stride"]) if args["stride"] not in (None, [], ()) else kernel
     layer = MaxPool(kernel, stride, pair(args["padding"]), pair(args["dilation"]), bool(args["ceil_mode"]))
-    return call.emit(layer, args["input"])
+    pooled = call.emit(layer, args["input"], shape=call.shape[0] if several else None)
+    return [pooled, None] if several else pooled
 
 
 def _lower_avg_pool(call: Call) -> fx.Node | None:
@@ -264,6 +267,26 @@ def _lower_amax(call: Call) -> fx.Node | None:
     return _reduced(call, average=False)
 
 
+def _lower_sum(call: Call) -> fx.Node | None:
+    """The mean times the number of summed elements, which keeps the mean's steps."""
+    x, args = call.args["input"], call.args
+    if args["dtype"] is not None or not is_tensor(x):
+        return None
+    mean = _reduced(call, average=True)
+    if mean is None:
+        return None
+    count = math.prod(call.shape_of(x)) // math.prod(call.shape)
+    return call.emit(affine(float(count), 0.0, f"{count}x"), mean)
+
+
+def _lower_max(call: Call) -> list[fx.Node | None] | None:
+    """Values of a maximum along a dimension; its indices stay without integer form."""
+    if not isinstance(call.args["dim"], int):
+        return None
+    values = _reduced(call.evolve_shape(call.shape[0]), average=False)
+    return None if values is None else [values, None]
+
+
 def _reduced(call: Call, average: bool) -> fx.Node | None:
     """A reduction over neighbouring dimensions: a pool over H and W, or over H of [N, before, reduced, behind]."""
     x, dims = call.args["input"], call.args["dim"]
@@ -290,7 +313,7 @@ def _pool(kernel: Hw | None, average: bool) -> Layer:
 MAX_POOL = OperatorDefinition(
     "max_pool2d",
     _lower_max_pool,
-    calls=("max_pool2d",),
+    calls=("max_pool2d", "max_pool2d_with_indices"),
     parameters=(
         "input", "kernel_size", "stride=None", "padding=0", "dilation=1", "ceil_mode=False", "return_indices=False",
     ),
@@ -317,3 +340,7 @@ MEAN = OperatorDefinition(
     "mean", _lower_mean, calls=("mean",), parameters=("input", "dim=None", "keepdim=False", "dtype=None")
 )
 AMAX = OperatorDefinition("amax", _lower_amax, calls=("amax",), parameters=("input", "dim=None", "keepdim=False"))
+SUM = OperatorDefinition(
+    "sum", _lower_sum, calls=("sum",), parameters=("input", "dim=None", "keepdim=False", "dtype=None")
+)
+MAX = OperatorDefinition("max", _lower_max, calls=("max",), parameters=("input", "dim=None", "keepdim=False"))

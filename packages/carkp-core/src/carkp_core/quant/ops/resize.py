@@ -21,6 +21,7 @@ from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
+from carkp_core.quant.ops.channels import chosen_channels
 from carkp_core.quant.ops.move import Move
 from carkp_core.quant.rescale import Factor, rescaled
 
@@ -181,15 +182,19 @@ def _lower(call: Call) -> fx.Node | None:
 
 
 def _lower_expand(call: Call) -> fx.Node | None:
-    """Repeating the only row or column is a nearest resize; an expansion to the same shape is nothing."""
+    """Repeating the only channel is a convolution, the only row or column a nearest resize."""
     x: fx.Node = call.args["input"]
     shape, out = call.shape_of(x), tuple(call.shape)
     if shape == out:
         return x
-    grows = (
-        len(shape) == 4 and shape[:2] == out[:2] and all(s in (1, o) for s, o in zip(shape[2:], out[2:], strict=True))
-    )
-    return call.emit(ResizeNearest(Size((out[2], out[3]), None)), x) if grows and call.batched(x) else None
+    grows = len(shape) == 4 == len(out) and all(s in (1, o) for s, o in zip(shape, out, strict=True))
+    if not grows or not call.batched(x):
+        return None
+    if shape[1] != out[1]:
+        x = chosen_channels(call, x, [0] * out[1])
+    if shape[2:] == out[2:]:
+        return x
+    return call.emit(ResizeNearest(Size((out[2], out[3]), None)), x)
 
 
 def _as_torch(size_in: Any, size_out: Any) -> bool:

@@ -1,0 +1,104 @@
+"""Calls that choose, repeat, pad, sum or compare along dimensions; each exact, none opaque but where it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from carkp_core.ir import reference
+from carkp_core.ir.arithmetic import quantize
+from carkp_core.quant.convert import convert
+from carkp_core.quant.fast import fast_graph
+from carkp_core.quant.prepare import prepare
+
+torch.set_num_threads(1)
+
+INDEX = torch.tensor([2, 0, 2, 3])
+
+
+class Net(nn.Module):
+    """A convolution to four channels, then one call."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.call = nn.Conv2d(3, 4, 3, padding=1), call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.conv(x))
+
+
+#: A call, and the operators that it becomes but for reshapes.
+CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "channels of zeros": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 6)), "slice clamp clamp slice clamp concat"),
+    "channels and a border": (lambda x: F.pad(x, (1, 0, 0, 2, 0, 2), value=0.5), "slice clamp concat pad"),
+    "an index": (lambda x: torch.index_select(x, 1, INDEX), "conv2d"),
+    "the same index": (lambda x: x.index_select(1, torch.arange(4)).relu(), ""),
+    "one channel for all": (lambda x: x[:, 1:2].expand(-1, 5, -1, -1), "slice conv2d"),
+    "one channel and row for all": (lambda x: x[:, :1, :1].expand(-1, 3, 8, -1), "slice slice conv2d resize"),
+    "a sum over a dimension": (lambda x: x.sum(dim=1), "avg_pool table"),
+    "a sum over the map": (lambda x: torch.sum(x, (2, 3), keepdim=True), "avg_pool table"),
+    "the values of a maximum": (lambda x: torch.max(x, 1, keepdim=True)[0], "max_pool"),
+    "named values of a maximum": (lambda x: x.max(dim=2).values, "max_pool"),
+    "a pooling that also tells where": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_call_is_exact(name: str) -> None:
+    torch.manual_seed(0)
+    call, kinds = CALLS[name]
+    net, x = Net(call).eval(), torch.randn(3, 3, 8, 8)
+    network = prepare(net, {"x": x[:1]}).eval()
+    network.start_observing()
+    network(x)
+    network.finish_observing()
+    graph = convert(network, "net")
+    assert [node.op.kind for node in graph.nodes if node.op.kind != "reshape"][1:] == kinds.split()
+    names = [node.name for node in graph.nodes]
+    expected = reference.execute(graph, {"x": quantize(x.numpy(), graph.inputs[0].type.scale, "int8")}, names)
+    with torch.no_grad():
+        got, wanted = network.integer_values([x], names), net(x)
+        answer = network(x)
+    assert {n: int((got[n].values.numpy() != expected[n]).sum()) for n in names} == dict.fromkeys(names, 0)
+    assert float((answer - wanted).square().mean()) < 2e-3 * float(wanted.square().mean())
+
+
+@pytest.mark.parametrize("size", [(6,), (6, 5)])
+def test_a_batch_norm_of_vectors_folds_or_stands_alone(size: tuple[int, ...]) -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.norm = nn.Linear(12, 6), nn.BatchNorm1d(6)
+            self.norm.running_mean = torch.randn(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return self.norm(self.fc(x) if size == (6,) else x[:, :30].reshape(-1, *size))
+
+    net = Head().eval()
+    x = torch.randn(4, 3, 2, 2) if size == (6,) else torch.randn(4, 3, 4, 4)
+    graph = fast_graph(net, {"x": x[:1]})
+    assert [node.op.kind for node in graph.nodes if node.op.kind not in ("reshape", "slice")] == ["conv2d"]
+
+
+def test_indices_stay_whole_numbers_between_calls_without_integer_form() -> None:
+    """Unpooling takes the pooling's indices; a gather those of a topk: the rest of the network is still judged."""
+
+    class Unpool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y, where = F.max_pool2d(x, 2, return_indices=True)
+            return F.max_unpool2d(y.relu(), where, 2)
+
+    class Gather(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            found = x.flatten(2).topk(3)
+            return x.flatten(2).gather(2, found.indices) + found.values
+
+    for net, opaque in ((Unpool(), 2), (Gather(), 3)):
+        graph = fast_graph(net, {"x": torch.zeros(1, 3, 8, 8)})
+        assert sum(node.op.kind == "opaque" for node in graph.nodes) == opaque
+        assert graph.nodes[-1].op.kind in ("opaque", "add")
