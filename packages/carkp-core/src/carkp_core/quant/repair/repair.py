@@ -1,0 +1,37 @@
+"""What a repair pass is. A ``Calibrator`` runs those that its ``repairs`` names, in that order.
+
+::
+
+    before_calibration(network, batches)  float weights may change, no scale is known
+            observers see the calibration batches, scales are fixed
+    after_calibration(network, batches)   scales are known; ``batches`` were held back from the observers
+
+A pass changes the network in place, and everything that it changes must be in the network's ``state_dict``: the
+calibration checkpoint is all that later stages read. What it did is logged in a line, and kept as plain values in
+``network.repairs`` for reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from carkp_core.quant.network import QuantizedNetwork
+
+#: What the network was called with for one batch: a tensor [N, ...] for each of its ``inputs``, in their order.
+InputBatch = tuple[Tensor, ...]
+
+
+class Repair(Protocol):
+    """A pass over a quantized network in evaluation mode, at two places of its calibration.
+
+    Both places get the same batches, at least one: ``network(*batch)`` runs the network on them.
+    """
+
+    def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Change float weights or integer types. No observer has seen anything yet."""
+
+    def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Change what the scales have fixed."""
