@@ -74,3 +74,23 @@ def test_foreign_loader_injects_into_its_sampler(context):
         "sampler": {"type": torch.utils.data.DistributedSampler},
     }
     assert check_tree(node, "loader", context) == []
+
+
+class Sized:
+    def __init__(self, size: int, names: tuple[str, str] = ("a", "b")) -> None:
+        self.size, self.names = size, names
+
+
+def test_a_literal_of_another_type_is_named_before_anything_is_built(tmp_path, context):
+    path = tmp_path / "my_config.py"
+    path.write_text('part = dict(\n  type="X",\n  size="320")\n')
+    node = run_config(path, {})["part"] | {"type": Sized}
+    (problem,) = check_tree(node, "part", context)
+    assert str(problem).startswith("part: Sized: the argument 'size' has another type (")
+    assert "my_config.py:3)" in str(problem).splitlines()[0]
+    assert (problem.seen, problem.allowed) == ("'320' (str)", "int")
+
+
+def test_a_tuple_of_another_length_has_another_type(context):
+    (problem,) = check_tree({"type": Sized, "size": 1, "names": ["a"]}, "part", context)
+    assert problem.allowed == "tuple[str, str]"

@@ -81,3 +81,9 @@ def test_settings_may_be_given_where_the_config_leaves_them_out(tmp_path):
     config = run_config(write(tmp_path, "a = 1\n"), {"seed": 3})
     assert config["seed"] == 3
     assert str(config.origin("seed")) == "--opts"
+
+
+def test_an_override_that_the_config_cannot_work_with_is_shown(tmp_path):
+    with pytest.raises(ConfigError, match="the config raised TypeError") as caught:
+        run_config(write(tmp_path, "size = 64\nhalf = size // 2\n"), {"size": "big"})
+    assert caught.value.seen == "--opts size='big'"

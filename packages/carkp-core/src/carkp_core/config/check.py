@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from carkp_core.config.located import LocatedDict
 from carkp_core.config.recipe import deferred_arguments, is_recipe
+from carkp_core.config.values import argument_hints, described, fits
 from carkp_core.context import Context
 from carkp_core.errors import CarkpError, ConfigError
 
@@ -91,6 +92,24 @@ def _check_arguments(
         if required and key not in given:
             message = f"{name} needs the argument {key!r}{_place(node, 'type')}"
             problems.append(ConfigError(message, where=path, allowed=", ".join(named)))
+    return problems + _check_values(node, path, target, name, parameters)
+
+
+def _check_values(
+    node: dict[str, Any], path: str, target: Callable[..., Any], name: str, parameters: Mapping[str, inspect.Parameter]
+) -> list[ConfigError]:
+    """Literals that contradict the annotations; a default is fine whatever its annotation says."""
+    hints = argument_hints(target)
+    problems: list[ConfigError] = []
+    for key, value in node.items():
+        if key not in hints or key not in parameters or value is None or is_recipe(value):
+            continue
+        if not fits(hints[key], value) and value != parameters[key].default:
+            message = f"{name}: the argument {key!r} has another type{_place(node, key)}"
+            allowed = described(hints[key])
+            problems.append(
+                ConfigError(message, where=path, seen=f"{value!r} ({type(value).__name__})", allowed=allowed)
+            )
     return problems
 
 

@@ -51,7 +51,7 @@ def run_config(path: Path, overrides: Mapping[str, Any]) -> LocatedDict:
         _CALL: located_call,
         **{_slot(name): value for name, value in overrides.items()},
     }
-    _execute(compile(tree, str(path), "exec"), namespace, path)
+    _execute(compile(tree, str(path), "exec"), namespace, path, overrides)
     result = LocatedDict()
     for name, line in assigned.items():
         if name in namespace:
@@ -73,13 +73,19 @@ def _parse(path: Path) -> ast.Module:
         raise ConfigError("the config cannot be read", where=str(path), seen=str(error)) from error
 
 
-def _execute(code: Any, namespace: dict[str, Any], path: Path) -> None:
+def _execute(code: Any, namespace: dict[str, Any], path: Path, overrides: Mapping[str, Any]) -> None:
     try:
         exec(code, namespace)
     except Exception as error:  # a config is the user's code and may raise anything
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f"{path}:{lines[-1]}" if lines else str(path)
-        raise ConfigError(f"the config raised {type(error).__name__}: {error}", where=where) from error
+        given = ", ".join(f"{name}={value!r}" for name, value in overrides.items())
+        raise ConfigError(
+            f"the config raised {type(error).__name__}: {error}",
+            where=where,
+            seen=f"--opts {given}" if given else None,
+            remedy="see whether an override has the value that this line expects" if given else None,
+        ) from error
 
 
 def _slot(name: str) -> str:
