@@ -27,6 +27,7 @@ KINDS = (
     "trainer",
     "converter",
     "observer",
+    "repair",
     "batch_processor",
     "loss_collector",
     "optimizer",

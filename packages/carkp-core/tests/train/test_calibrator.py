@@ -1,81 +1,160 @@
-"""Calibration and the integer stage, with networks that keep the contract of quantized ones."""
+"""Calibration and the integer stage, with tiny networks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from train_toys import Near, SpotModel, make_context, spot_loader
+from torch import Tensor
+from torch.utils.data import DataLoader
+from train_toys import Near, SpotModel, Spots, make_context, spot_loader
 
 from carkp_core.errors import ConfigError, QuantizationError
 from carkp_core.ir.binary import read, to_bytes
 from carkp_core.ir.graph import Graph, GraphInput, Node, TensorType
 from carkp_core.ir.operators import MaxPool
+from carkp_core.quant.converters import Float2Calibration
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.repair.repair import InputBatch
 from carkp_core.train.calibrator import Calibrator
 from carkp_core.train.callbacks.validation import Validation
 from carkp_core.train.checkpoint import read_checkpoint
 from carkp_core.train.integer import IntegerTrainer
 
 
-class Observed(nn.Module):
-    """Divides by the largest value that it has observed: the smallest network with a scale."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.inner = network
-        self.register_buffer("scale", torch.ones(()))
-        self.observing = False
-        self.batches = 0
-
-    def start_observing(self) -> None:
-        self.observing, self.batches = True, 0
-        self._largest = 0.0
-
-    def finish_observing(self) -> None:
-        self.observing = False
-        if not self._largest:
-            raise QuantizationError("no data", where="inner")
-        self.scale.fill_(self._largest)
-
-    def forward(self, img: Tensor) -> Tensor:
-        if self.observing:
-            assert not self.training
-            self.batches += 1
-            self._largest = max(self._largest, float(img.abs().max()))
-        return self.inner(img / self.scale)  # type: ignore[no-any-return]
-
-
-def observe(model: Any) -> Any:
-    model.network = Observed(model.network)
-    return model
+def quantized(model: Any) -> Any:
+    """Convert as Float2Calibration does."""
+    return Float2Calibration(example_inputs={"img": torch.zeros(1, 1, 8, 8)})(model)
 
 
 def calibrator(folder: Path, **changes: Any) -> Calibrator:
     context = make_context(folder, stage="calibration")
+    torch.manual_seed(0)
     given: dict[str, Any] = {
         "data_loader": spot_loader(12, 4),
         "num_steps": 7,
         "callbacks": [Validation(spot_loader(6))],
         "val_metrics": [Near()],
-        "model_convert_pipeline": observe,
+        "model_convert_pipeline": quantized,
         "log_interval": 0.7,
     }
     return Calibrator(SpotModel(dropout=0), **(given | changes), context=context)
 
 
+class Watch:
+    """An observer that counts; one for each tensor."""
+
+    made: list[Watch]
+
+    def __init__(self) -> None:
+        self.batches, self.defect = 0, ""
+        Watch.made.append(self)
+
+    def update(self, values: Tensor) -> None:
+        self.batches += 1
+
+    def threshold(self, levels: int) -> float:
+        return 1.0
+
+
+def watched(model: Any) -> Any:
+    model = quantized(model)
+    Watch.made = []
+    model.network.default_observer = Watch
+    return model
+
+
 def test_it_observes_so_many_batches_and_saves_best_and_last(tmp_path: Path) -> None:
-    trainer = calibrator(tmp_path)
+    trainer = calibrator(tmp_path, model_convert_pipeline=watched)
     metrics = trainer.fit()
-    network = trainer._trainer.model.network
-    assert network.batches == 7, "three batches an epoch, so the data is gone through again"
-    assert network.scale > 1
+    assert {watch.batches for watch in Watch.made} == {7}, "three batches an epoch, so the data is gone through again"
     assert sorted(metrics) == ["dist", "near"]
     best, last = (read_checkpoint(trainer.context.checkpoint("calibration", which)) for which in ("best", "last"))
-    assert best["model"]["network.scale"] == last["model"]["network.scale"] == network.scale
+    assert best["model"]["network.inputs.img.scale"] == last["model"]["network.inputs.img.scale"] > 0
     assert best["stage"] == "calibration"
+
+
+class Witness:
+    """A repair that changes nothing and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+
+    def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        self.log.append(("before", [float(layer.scale) for _, layer in network.scaled_layers()]))
+        self.batches_before = batches
+
+    def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        self.log.append(("after", [float(layer.scale) for _, layer in network.scaled_layers()]))
+        self.batches = batches
+        self.outputs = [network(*batch) for batch in batches]
+
+
+class Numbered(Spots):
+    """Each sample has its index in the corner."""
+
+    def replay(self, index: int, epoch: int) -> dict[str, Any]:
+        sample = super().replay(index, epoch)
+        sample["img"][0, 0, 0] = index
+        return sample
+
+
+class Kept(Watch):
+    """Keeps the network's inputs."""
+
+    def update(self, values: Tensor) -> None:
+        super().update(values)
+        if values.shape[1:] == (1, 8, 8):
+            Kept.inputs.append(values)
+
+    inputs: list[Tensor]
+
+
+def keeping(model: Any) -> Any:
+    Kept.inputs = []
+    model = watched(model)
+    model.network.default_observer = Kept
+    return model
+
+
+def test_repairs_run_around_the_observers_on_batches_that_were_held_back(tmp_path: Path) -> None:
+    first, second = Witness(), Witness()
+    calibrator(
+        tmp_path,
+        data_loader=DataLoader(Numbered(40), batch_size=4, shuffle=True),
+        num_steps=20,
+        held_back=2,
+        repairs=[first, second],
+        model_convert_pipeline=keeping,
+    ).fit()
+    for witness in (first, second):
+        assert [when for when, _ in witness.log] == ["before", "after"]
+        assert not any(witness.log[0][1]), "no scale is known before"
+        assert all(witness.log[1][1])
+        assert [tuple(image.shape) for (image,) in witness.batches] == [(4, 1, 8, 8)] * 2
+        assert all(a is b for a, b in zip(witness.batches_before, witness.batches, strict=True))
+        assert all(torch.isfinite(output).all() for output in witness.outputs)
+    observed = {int(image[0, 0, 0]) for batch in Kept.inputs for image in batch}
+    held = {int(image[0, 0, 0]) for (batch,) in first.batches for image in batch}
+    assert len(Kept.inputs) == 20
+    assert len({image.numpy().tobytes() for batch in Kept.inputs for image in batch}) == 80, "epochs differ in noise"
+    assert (len(held), len(observed)) == (8, 32)
+    assert not held & observed
+
+
+def test_data_too_small_to_hold_any_back_serves_for_both(tmp_path: Path) -> None:
+    witness = Witness()
+    calibrator(tmp_path, data_loader=spot_loader(3, 3), num_steps=2, repairs=[witness]).fit()
+    assert [tuple(image.shape) for (image,) in witness.batches] == [(3, 1, 8, 8)]
+
+
+@pytest.mark.parametrize("held_back", [-1, 0.5])
+def test_an_impossible_number_of_batches_to_hold_back(tmp_path: Path, held_back: float) -> None:
+    with pytest.raises(ConfigError, match="held_back"):
+        calibrator(tmp_path, held_back=held_back)
 
 
 def test_a_model_without_observers(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ values are the same and gradients pass straight through the roundings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -150,6 +151,15 @@ class QuantizedNetwork(nn.Module):
         """From now on run in float and look at every tensor that needs a scale."""
         make = make or self.default_observer
         self._observers = {name: make() for name, layer in self.scaled_layers() if not getattr(layer, "fixed", False)}
+
+    @contextmanager
+    def in_float(self) -> Iterator[None]:
+        """Inside the block it is the float network; nothing is observed."""
+        observers, self._observers = self._observers, {}
+        try:
+            yield
+        finally:
+            self._observers = observers
 
     def finish_observing(self, strict: bool = True) -> None:
         """Turn what was seen into scales.
