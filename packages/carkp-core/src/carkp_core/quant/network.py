@@ -89,7 +89,8 @@ class QuantizedNetwork(nn.Module):
         self.default_observer: Callable[[], Observer] = MinMax
         self._qat_observer = qat_observer
         self._qat_steps = 0
-        self._freed = _last_uses(self.steps, self.output_names)
+        #: For each step, the tensors that nobody reads after it.
+        self.freed = _last_uses(self.steps, self.output_names)
 
     def forward(self, *images: Tensor) -> Any:
         """Floats in, floats out, nested as by the float network."""
@@ -108,7 +109,7 @@ class QuantizedNetwork(nn.Module):
             name: self._input(name).quantize(image) for name, image in self._named(images).items()
         }
         with exact.exact_convolutions():
-            for step, freed in zip(self.steps, self._freed, strict=True):
+            for step, freed in zip(self.steps, self.freed, strict=True):
                 values[step.name] = self._run(step, lambda layer, inputs: layer.integer_forward(*inputs), values)
                 for name in freed:
                     if name not in taps:
@@ -123,13 +124,17 @@ class QuantizedNetwork(nn.Module):
         if look is not None:
             for name, value in values.items():
                 look(name, value)
-        for step, freed in zip(self.steps, self._freed, strict=True):
+        for step, freed in zip(self.steps, self.freed, strict=True):
             values[step.name] = self._run(step, lambda layer, inputs: layer.float_forward(*inputs), values)
             if look is not None and self.layer(step.name).own_scale:
                 look(step.name, values[step.name])
             for name in () if keep else freed:
                 del values[name]
         return values
+
+    def nested(self, outputs: Mapping[str, Tensor]) -> Any:
+        """Outputs by name, nested as by the float network."""
+        return _filled(self.structure, outputs)
 
     def layer(self, name: str) -> Layer:
         """The layer that makes a tensor."""
