@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carkp_core.errors import QuantizationError
+from carkp_core.errors import CheckpointError, QuantizationError
 from carkp_core.quant.convert import convert
 from carkp_core.quant.fast import fast_graph
 from carkp_core.quant.integer_network import IntegerNetwork
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
+from carkp_core.train.checkpoint import load_state
 
 torch.set_num_threads(1)
 
@@ -204,3 +205,21 @@ def test_layers_that_do_not_reproduce_the_network_are_refused() -> None:
 
     with pytest.raises(QuantizationError, match="do not give what the network returns"):
         prepare(Tricky().eval(), {"img": torch.randn(1, 3, 4, 4)})
+
+
+def test_records_of_calibration_travel_with_the_state_and_may_be_missing() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    network = calibrated(small(), x)
+    network.observer_choices = {"0": {"observer": "mse", "errors": {"mse": 0.5}}}
+    network.repairs = [{"repair": "BiasCorrection"}]
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other = prepare(small(), {"img": x[:1]}).eval()
+    assert load_state(other, state, where="file").exact
+    assert (other.observer_choices, other.repairs) == (network.observer_choices, network.repairs)
+    older = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    assert load_state(prepare(small(), {"img": x[:1]}), older, where="file").exact
+    with pytest.raises(CheckpointError, match="0 of 7 tensors fit"):
+        load_state(other, {"_extra_state": {}, "w": torch.zeros(1)}, where="file", ignore_extra=True, allow_miss=True)

@@ -60,7 +60,8 @@ class Input(Layer):
 class QuantizedNetwork(nn.Module):
     """A network of quantized layers.
 
-    Its ``state_dict`` holds the float weights and the scales: everything that its integers are made from.
+    Its ``state_dict`` holds the float weights and the scales, which is all that its integers are made from, and how
+    they came about.
     """
 
     def __init__(
@@ -84,6 +85,10 @@ class QuantizedNetwork(nn.Module):
         self.output_names = tuple(dict.fromkeys(name.text for name in _names(self.structure)))
         #: Shapes [1, ...] of the inputs it was traced with.
         self.input_shapes = {node.meta["label"]: (1, *node.meta["shape"][1:]) for node in layers.inputs}
+        #: What calibration chose, for reports: tensor name -> plain values.
+        self.observer_choices: dict[str, dict[str, Any]] = {}
+        #: What repair passes did, in their order, for reports: plain values.
+        self.repairs: list[dict[str, Any]] = []
         self._observers: dict[str, Observer] | None = None
         #: Makes the observers of ``start_observing``.
         self.default_observer: Callable[[], Observer] = MinMax
@@ -193,6 +198,15 @@ class QuantizedNetwork(nn.Module):
         """Layers without integer form, by tensor name."""
         layers = {step.name: self.layer(step.name) for step in self.steps}
         return {name: layer for name, layer in layers.items() if not layer.integer}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """How the scales came about; part of the ``state_dict``."""
+        return {"observer_choices": self.observer_choices, "repairs": self.repairs}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over what ``get_extra_state`` returned."""
+        self.observer_choices = dict(state.get("observer_choices", {}))
+        self.repairs = list(state.get("repairs", []))
 
     def _set_scales(self, observers: Mapping[str, Observer], strict: bool) -> None:
         for name, observer in observers.items():

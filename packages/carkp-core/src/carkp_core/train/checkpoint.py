@@ -31,6 +31,9 @@ from carkp_core.stages import STAGES
 
 FORMAT = 1
 
+#: How torch names a module's state that is no tensor. A file may lack it: networks keep only records there.
+_RECORDS = "_extra_state"
+
 #: Names listed of each kind of disagreement; the rest is counted.
 _LISTED = 4
 
@@ -204,9 +207,11 @@ def load_state(
         and (not isinstance(value, Tensor) or own[name].shape != value.shape)
     }
     fitting = {name: value for name, value in state.items() if name in own and name not in mismatched}
+    tensors = sum(isinstance(value, Tensor) for value in own.values())
+    matched = sum(isinstance(value, Tensor) for value in fitting.values())
     report = LoadReport(
-        matched=len(fitting),
-        missing=tuple(name for name in own if name not in state),
+        matched=matched,
+        missing=tuple(name for name in own if name not in state and not name.endswith(_RECORDS)),
         unexpected=tuple(name for name in state if name not in own),
         mismatched=tuple(
             f"{name} {list(getattr(state[name], 'shape', []))}, here {list(own[name].shape)}"
@@ -218,14 +223,14 @@ def load_state(
         (report.missing and not allow_miss)
         or (report.unexpected and not ignore_extra)
         or (report.mismatched and not (allow_miss and ignore_extra))
-        or (own and not fitting)
+        or (tensors and not matched)
     )
     if refused:
         raise CheckpointError(
             "the checkpoint belongs to another network" + (f" ({origin})" if origin else ""),
             where=where,
-            seen=f"{report.matched} of {len(own)} tensors fit; {report.differences()}",
-            allowed="the same names and shapes as the model's" if fitting else "at least one tensor that fits",
+            seen=f"{matched} of {tensors} tensors fit; {report.differences()}",
+            allowed="the same names and shapes as the model's" if matched else "at least one tensor that fits",
             remedy="use the config that it was made with, or make it again; allow_miss and ignore_extra load what fits",
         )
     model.load_state_dict(fitting, strict=False)
