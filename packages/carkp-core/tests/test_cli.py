@@ -51,6 +51,14 @@ def finding(ctx):
     ctx.exit(1)
 
 
+@click.command()
+def importing():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as stop:
+        raise ImportError("half a module") from stop
+
+
 def test_user_errors_are_printed_without_a_traceback(capsys):
     manager = plugin_manager(load_installed=False)
     commands = [Command("failing", f"{__name__}:failing", "x"), Command("finding", f"{__name__}:finding", "x")]
@@ -62,11 +70,28 @@ def test_user_errors_are_printed_without_a_traceback(capsys):
     assert run(["finding"], manager) == 1
 
 
+def test_ctrl_c_that_breaks_an_import_ends_as_ctrl_c(capsys):
+    manager = plugin_manager(load_installed=False)
+    sys.modules[__name__] = sys.modules.get(__name__) or _this_module()
+    commands = [Command("importing", f"{__name__}:importing", "x")]
+    manager.add("mine", "mine", lambda: module_plugin(carkp_commands=lambda: commands))
+    assert run(["importing"], manager) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "carkp_core", "plugins", "--verbose"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert (process.wait(), errors) == (0, "")
+
+
 def _this_module():
     from types import ModuleType
 
     module = ModuleType(__name__)
-    module.failing, module.finding = failing, finding
+    module.failing, module.finding, module.importing = failing, finding, importing
     return module
 
 

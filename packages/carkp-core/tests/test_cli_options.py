@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import numpy as np
+import pytest
 
-from carkp_core.cli_options import write_json
+from carkp_core.cli_options import PicturePath, write_json
 
 
 def test_plain_values_and_no_leftovers(tmp_path):
@@ -20,3 +22,9 @@ def test_plain_values_and_no_leftovers(tmp_path):
 def test_no_path_writes_nothing(tmp_path):
     write_json(None, {"a": 1})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_path_has_the_ending_of_a_picture():
+    assert PicturePath().convert("a/b.PNG", None, None) == Path("a/b.PNG")
+    with pytest.raises(click.BadParameter, match=r"'b.txt' has no ending of a picture: .png, .jpg, .jpeg"):
+        PicturePath().convert("b.txt", None, None)

@@ -118,8 +118,13 @@ def test_run_records(open_text):
     facts = json.loads((first.dir / "run.json").read_text())
     assert facts["seed"] == 7
     assert {"python", "torch", "numpy", "carkp-core"} <= set(facts["versions"])
+    first.discard_unused()
+    assert not first.dir.exists()
+    first = Run.open(context)
     first.log_metrics({"epoch": 0, "loss": float("nan")})
     assert json.loads((first.dir / "metrics.jsonl").read_text()) == {"epoch": 0, "loss": None}
+    first.discard_unused()
+    assert first.dir.exists(), "a run that did something keeps its record"
 
 
 def test_threads_stay_with_the_session_from_stage_to_stage(open_text):

@@ -126,7 +126,7 @@ def test_bad_files_are_counted_and_the_rest_is_used(raw_data: Path, tmp_path: Pa
 def test_a_missing_split_is_counted(raw_data: Path, tmp_path: Path):
     (raw_data / "test").rename(raw_data / "unused")
     report = crop_dataset(raw_data, tmp_path / "out")
-    assert report.skipped.counts() == {"missing_split": 1}
+    assert report.skipped.counts() == {"missing_split": 1, "unknown_split": 1}
     assert not annotation_path(tmp_path / "out", "test").exists()
 
 
@@ -198,3 +198,14 @@ def test_no_split_is_an_error(tmp_path: Path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(DataError, match="no split found"):
         crop_dataset(tmp_path / "raw", tmp_path / "out")
+
+
+def test_crops_of_frames_that_are_gone_are_removed(raw_data: Path, tmp_path: Path):
+    crop_dataset(raw_data, tmp_path / "out")
+    other = tmp_path / "out/train/car_a/mine.jpg"
+    other.write_bytes(b"not carkp's")
+    (raw_data / "train/car_a/images_jpg/1_0001.jpg").unlink()
+    crop_dataset(raw_data, tmp_path / "out")
+    crops = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out/train").rglob("*.jpg")}
+    assert crops == {*annotations(tmp_path / "out"), "train/car_a/mine.jpg"}
+    assert not any("car_a/1_0001" in path for path in crops)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carkp_carfusion.data.raw import find_frames, find_splits, parse_labels, read_labels
+from carkp_carfusion.data.raw import find_frames, find_splits, other_splits, parse_labels, read_labels
 from carkp_core.errors import DataError
 
 
@@ -142,3 +142,21 @@ def test_upper_case_endings_and_hidden_files(raw_data: Path):
 def test_keys_are_unique(raw_data: Path):
     keys = list(itertools.chain.from_iterable((f.key for f in find_frames(raw_data, s)[0]) for s in ("train", "test")))
     assert len(set(keys)) == len(keys) == 4
+
+
+def test_a_folder_under_another_name_that_holds_sequences_is_told(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split / "seq" / "images_jpg").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    tally = other_splits(tmp_path)
+    assert tally.counts() == {"unknown_split": 1}
+    assert tally.reasons["unknown_split"].examples == (str(tmp_path / "validation"),)
+
+
+def test_files_of_another_kind_are_told_and_hidden_ones_are_not(tmp_path):
+    for name in ("images_jpg/a.bmp", "images_jpg/.DS_Store", "gt/readme.md"):
+        path = tmp_path / "train" / "seq" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    _, tally = find_frames(tmp_path, "train")
+    assert tally.reasons["other_file"].examples == ("train/seq/images_jpg/a.bmp", "train/seq/gt/readme.md")

@@ -91,5 +91,21 @@ def run(args: list[str] | None = None, manager: PluginManager | None = None) -> 
         sys.stderr.close()
         return 0
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's way to say that the reader of a pipe has gone
+            return 0
         return stop.code if isinstance(stop.code, int) else 2
+    except Exception as error:
+        if not _interrupted(error):
+            raise
+        click.echo("interrupted", err=True)
+        return 130
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """True for an error that a Ctrl-C caused, such as an import that it broke off."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

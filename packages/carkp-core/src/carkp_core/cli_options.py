@@ -20,6 +20,23 @@ json_option = click.option(
     help="Write the result as JSON to this file.",
 )
 
+#: What pictures are written as.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class PicturePath(click.Path):
+    """A file to draw to; another ending than an image's is refused before the work starts."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if Path(path).suffix.lower() not in PICTURE_SUFFIXES:
+            self.fail(f"{str(path)!r} has no ending of a picture: {', '.join(PICTURE_SUFFIXES)}", param, ctx)
+        return path
+
+
 config_option = click.option("--config", required=True, help="A config file, or the name of a shipped config.")
 
 march_option = click.option("--march", default=None, help="Override the config's march.")

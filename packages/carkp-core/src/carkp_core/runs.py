@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +43,12 @@ class Run:
         facts = {"seed": context.seed, "march": context.march, "versions": versions(context)}
         (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return run
+
+    def discard_unused(self) -> None:
+        """Remove the folder of a run that was refused before it did anything."""
+        own = {"config.txt", "run.json"}
+        if {path.name for path in self.dir.iterdir()} <= own:
+            shutil.rmtree(self.dir)
 
     def log_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``. NaN and infinities become null."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from carkp_core.config.values import argument_hints, described, fits
 @pytest.mark.parametrize(
     ("hint", "value"),
     [
-        (int, 3), (float, 3), (int, 3.0), (int | None, None), (Optional[str], "a"), (str | Path, "a"), (Path, "a"),
+        (int, 3), (float, 3), (int, 3.0), (int | None, None), (str | Path, "a"), (Path, "a"),
         (Sequence[int], [1, 2]), (Sequence[int], (1, 2)), (tuple[int, int], [1, 2]), (tuple[int, ...], [1, 2, 3]),
         (Sequence[str], "abc"), (Mapping[str, int], {"a": 1}), (Literal["fx"], "fx"), (Any, object()),
         (torch.nn.Module, "anything"), (int, {"type": "Something"}), (Sequence[int], [{"type": "Something"}]),

@@ -36,7 +36,7 @@ def test_it_learns_and_leaves_its_records(tmp_path: Path) -> None:
     assert isinstance(trainer, distributed_data_parallel_trainer)
     trainer.fit()
     records = [json.loads(line) for line in (tmp_path / "runs" / "float-0" / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == list(range(12))
+    assert [record["epoch"] for record in records] == list(range(1, 13))
     assert records[-1]["loss"] < 0.3 * records[0]["loss"]
     assert (tmp_path / "runs" / "float-0" / "curves.png").stat().st_size > 1000
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -210,3 +210,9 @@ def test_missing_parts(tmp_path: Path, changes: dict[str, Any], message: str) ->
 def test_a_trainer_without_a_checkpoint_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Trainer(nn.Linear(1, 1), callbacks=[], num_epochs=0, context=make_context(tmp_path)).fit()
     assert "nothing will be saved" in capfd.readouterr().err
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs data_loader"):
+        make_trainer(make_context(tmp_path), data_loader=None).fit()
+    assert list((tmp_path / "runs").iterdir()) == []

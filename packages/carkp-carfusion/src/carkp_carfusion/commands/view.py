@@ -16,7 +16,7 @@ from carkp_carfusion.data.gallery import Gallery, LabelledObject, Picture, open_
 from carkp_carfusion.data.images import Image, write_image
 from carkp_carfusion.skeleton import Skeleton
 from carkp_carfusion.visualize import DrawStyle, contact_sheet, draw_box, draw_keypoints, keypoints_tile
-from carkp_core.cli_options import json_option, opts_option, write_json
+from carkp_core.cli_options import PicturePath, json_option, opts_option, write_json
 from carkp_core.errors import DataError
 
 #: Height and width of a cell: a whole frame needs more room than a crop, a network input is square.
@@ -28,7 +28,7 @@ EPOCHS_SHOWN = 4
 
 @click.command("view")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The sheet, a PNG or JPEG. [view.png]")
+@click.option("--out", type=PicturePath(), help="The sheet, a PNG or JPEG. [view.png]")
 @click.option("--split", help="One split; left out, a sheet for each.")
 @click.option("--count", type=click.IntRange(min=1), help="Pictures to a sheet. [24; raw: 6]")
 @click.option("--columns", type=click.IntRange(min=1), help="Pictures to a row.")

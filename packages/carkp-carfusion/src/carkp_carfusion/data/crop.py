@@ -34,7 +34,7 @@ from carkp_carfusion.data.boxes import (
 from carkp_carfusion.data.files import make_folder, only_writer, write_bytes, write_compact_json
 from carkp_carfusion.data.images import Image, decode_image, encode_jpeg
 from carkp_carfusion.data.journal import CropRecord, FrameRecord, Journal, crops_intact, source_state
-from carkp_carfusion.data.raw import SPLITS, Frame, LabelledCar, find_frames, find_splits, read_labels
+from carkp_carfusion.data.raw import SPLITS, Frame, LabelledCar, find_frames, find_splits, other_splits, read_labels
 from carkp_carfusion.data.tally import Tally
 from carkp_carfusion.skeleton import CARFUSION, Skeleton
 from carkp_core.errors import DataError
@@ -109,6 +109,7 @@ def crop_dataset(
         )
     present = find_splits(src_dir)
     tallies = [Tally.of([("missing_split", str(src_dir / split)) for split in SPLITS if split not in present])]
+    tallies.append(other_splits(src_dir))
     reports: dict[str, SplitReport] = {}
     with only_writer(out_dir / ".carkp"):
         write_compact_json(out_dir / ANNOTATION_FOLDER / "skeleton.json", skeleton.to_json())
@@ -135,6 +136,7 @@ def _crop_split(
     header = {"journal": 1, "quality": JPEG_QUALITY, "rules": asdict(rules), "skeleton": skeleton.to_json()}
     journal = Journal(out_dir / ".carkp" / f"crop_{split}.jsonl", header)
     done = journal.read()
+    written = {crop.path for record in done.values() for crop in record.crops}
     records = {frame.key: done[frame.key] for frame in frames if _still_good(frame, done, out_dir)}
     reused = len(records)
     journal.start(records.values())
@@ -151,6 +153,8 @@ def _crop_split(
             journal.append(fresh)
             records.update((record.key, record) for record in fresh)
             advance(len(batch))
+    for path in written - {crop.path for record in records.values() for crop in record.crops}:
+        (out_dir / path).unlink(missing_ok=True)  # its frame or its car is gone
     return [records[frame.key] for frame in frames], reused
 
 

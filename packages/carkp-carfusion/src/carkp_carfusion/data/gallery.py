@@ -63,7 +63,7 @@ def open_galleries(path: Path, split: str | None = None) -> tuple[Gallery, ...]:
         raise DataError(
             "no data set found here",
             where=str(path),
-            seen="no such folder" if not path.is_dir() else "none of the layouts",
+            seen="none of the layouts" if path.is_dir() else "a file" if path.exists() else "no such folder",
             allowed=(
                 "raw (<path>/{train,test}/<sequence>/images_jpg), cropped (<path>/simple_anno/keypoints_*.json) "
                 "or packed data (<path>/*_lmdb, or such a folder itself)"

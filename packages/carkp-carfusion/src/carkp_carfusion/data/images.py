@@ -55,7 +55,8 @@ def read_image(path: Path) -> Image:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError("the image cannot be read", where=str(path), seen=error.strerror) from error
+        remedy = "check the path"
+        raise DataError("the image cannot be read", where=str(path), seen=error.strerror, remedy=remedy) from error
     image = decode_image(data)
     if image is None:
         raise DataError("the image does not decode", where=str(path), allowed="a whole JPEG or PNG file")

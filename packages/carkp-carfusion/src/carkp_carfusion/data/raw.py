@@ -77,7 +77,8 @@ def find_splits(root: Path) -> tuple[str, ...]:
         If there are none.
     """
     if not root.is_dir():
-        raise DataError("the raw data folder does not exist", where=str(root), remedy="check --src-data-path")
+        problem = "the raw data is a folder, not a file" if root.exists() else "the raw data folder does not exist"
+        raise DataError(problem, where=str(root), remedy="check --src-data-path")
     found = tuple(split for split in SPLITS if (root / split).is_dir())
     if not found:
         below = [child.name for child in sorted(root.iterdir()) if any((child / split).is_dir() for split in SPLITS)]
@@ -89,6 +90,13 @@ def find_splits(root: Path) -> tuple[str, ...]:
             remedy=f"point --src-data-path at {root / below[0]}" if below else "check --src-data-path",
         )
     return found
+
+
+def other_splits(root: Path) -> Tally:
+    """Folders beside the splits that hold sequences: a split under a name that the layout does not have."""
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and path.name not in SPLITS)
+    odd = [folder for folder in folders if any(folder.glob("*/images_jpg")) or any(folder.glob("*/gt"))]
+    return Tally.of(("unknown_split", str(folder)) for folder in odd)
 
 
 def find_frames(root: Path, split: str) -> tuple[list[Frame], Tally]:
@@ -103,6 +111,10 @@ def find_frames(root: Path, split: str) -> tuple[list[Frame], Tally]:
         images = _files(folder / "images_jpg", IMAGE_SUFFIXES)
         labels = _files(folder / "gt", (".txt",))
         boxes = _files(folder / "bb", (".txt",))
+        problems += [
+            ("other_file", f"{place}/images_jpg/{name}") for name in _others(folder / "images_jpg", IMAGE_SUFFIXES)
+        ]
+        problems += [("other_file", f"{place}/gt/{name}") for name in _others(folder / "gt", (".txt",))]
         if not images and not labels:
             problems.append(("empty_folder", place))
         problems += [("missing_labels", f"{place}/gt/{stem}.txt") for stem in sorted(images.keys() - labels.keys())]
@@ -121,6 +133,14 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         return {}
     files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes)
     return {path.stem: path for path in files if not path.name.startswith(".") and path.is_file()}
+
+
+def _others(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of the folder's files with other endings; hidden ones are left out."""
+    if not folder.is_dir():
+        return []
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    return [path.name for path in files if path.suffix.lower() not in suffixes]
 
 
 def read_labels(frame: Frame, skeleton: Skeleton = CARFUSION) -> tuple[list[LabelledCar], Tally]:

@@ -14,7 +14,9 @@ MAX_EXAMPLES = 3
 #: Every reason for which the readers, the cropper and the packer leave something out, and what it means.
 REASONS = {
     "missing_split": "a split's folder or annotation file does not exist",
-    "empty_folder": "a sequence without images and labels",
+    "unknown_split": "a folder with sequences whose name is no split's",
+    "empty_folder": "a split without sequences, or a sequence without images and labels",
+    "other_file": "a file that is neither image nor label file",
     "missing_labels": "an image without a label file",
     "missing_image": "a label file, box file or annotation without its image",
     "unreadable_image": "an image that does not decode",

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from carkp_core.cli_options import config_options, threads_option, write_json
+from carkp_core.cli_options import PicturePath, config_options, threads_option, write_json
 from carkp_core.session import open_session
 from carkp_core.stages import STAGES
 
@@ -53,7 +53,7 @@ def predict_stage(session: Session, output: Path | None = None, worst: Path | No
 )
 @click.option(
     "--worst",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PicturePath(),
     help="Draw the samples with the largest errors to this picture. [<ckpt_dir>/STAGE-worst.png]",
 )
 @threads_option

@@ -33,6 +33,8 @@ def find_config(config: str, plugins: PluginManager) -> Path:
         )
     if offers:
         return Path(offers[0][1])
+    if path.is_dir():
+        raise ConfigError("a config is a file", where=f"--config {config}", seen="a folder", remedy="name a file in it")
     close = difflib.get_close_matches(path.stem, shipped, n=1)
     raise ConfigError(
         "no such config" + (f"; did you mean {close[0]!r}?" if close else ""),

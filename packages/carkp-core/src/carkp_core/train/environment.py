@@ -13,6 +13,7 @@ from attrs import field, frozen
 from rich.console import Console
 
 from carkp_core.context import Context
+from carkp_core.errors import CarkpError
 from carkp_core.runs import Run
 from carkp_core.train.distributed import World, choose_device, joined_world
 from carkp_core.train.interrupts import Interrupt, StoppedError, watched_signals
@@ -78,6 +79,8 @@ def stage_environment(context: Context, device: Any = None) -> Iterator[Environm
             raise
         finally:
             context.hook.carkp_run_finished(run=run, error=error)
+            if isinstance(error, CarkpError) and plain.world.is_main:
+                run.discard_unused()
 
 
 @contextmanager

@@ -66,13 +66,13 @@ def finish_epoch(training: Training, started_s: float) -> None:
     """Validate, record, count the epoch and save. A stage without epochs ends with one call of this."""
     training.notify("on_epoch_end")
     epoch, environment = training.epoch, training.environment
-    values = reduced(training.train_metrics, environment.world)
+    values = reduced(training.train_metrics, environment.world) if training.plan.steps else {}
     if training.validated_epoch == epoch:
         values |= training.metrics
     record = {"epoch": epoch, "step": training.step, "lr": training.learning_rate, **values}
     seconds = time.monotonic() - started_s
     training.history.append(record)
-    environment.log({**record, "seconds": round(seconds, 2)})
+    training.log({"lr": training.learning_rate, **values, "seconds": round(seconds, 2)})
     environment.say(_epoch_line(training, values, seconds))
     training.epoch += 1
     training.step_in_epoch = 0

@@ -79,7 +79,7 @@ class LrUpdater(Callback):
     def on_step_end(self, training: Training, result: StepResult) -> None:
         """Record the learning rate, where it is time."""
         if self.step_log_interval and training.step % self.step_log_interval == 0:
-            training.environment.log({"epoch": training.epoch, "step": training.step, "lr": training.learning_rate})
+            training.log({"lr": training.learning_rate})
 
 
 class CosLrUpdater(LrUpdater):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,10 @@ class Training:
             return f"all {self.plan.epochs} epochs done"
         done = f"step {self.step_in_epoch} of {self.plan.steps_in(self.epoch)}"
         return f"epoch {self.epoch + 1} of {self.plan.epochs}, {done}"
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``: the epoch, counted from 1, the steps done, and the values."""
+        self.environment.log({"epoch": self.epoch + 1, "step": self.step, **values})
 
     def notify(self, event: str, *arguments: Any) -> None:
         """Call a method of every callback, in the config's order."""

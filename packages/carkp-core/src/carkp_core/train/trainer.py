@@ -110,8 +110,8 @@ class Trainer:
         if not (self.num_epochs or self.num_steps):
             return run_untrained(self.context, self.device, self.prepare)
         with stage_environment(self.context, self.device) as environment:
+            loader = self._loader(environment)  # first: missing data is known before weights are loaded
             training = self.prepare(environment)
-            loader = self._loader(environment)
             per_epoch = -(-len(loader) // self.batch_processor.grad_accumulation_step)
             training.plan = Plan.of(self.num_epochs, self.num_steps, per_epoch)
             self._make_trainable(training)

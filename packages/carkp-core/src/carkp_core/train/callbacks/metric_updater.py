@@ -53,7 +53,7 @@ class MetricUpdater(Callback):
         if self.step_log_freq and training.step % self.step_log_freq == 0:
             values = {name: value for metric in training.train_metrics for name, value in metric.compute().items()}
             named = {f"{self.log_prefix} {name}".strip(): value for name, value in values.items()}
-            training.environment.log({"epoch": training.epoch, "step": training.step, **named})
+            training.log(named)
 
     def on_evaluated(self, evaluated: Evaluated) -> None:
         """Count an evaluated batch."""

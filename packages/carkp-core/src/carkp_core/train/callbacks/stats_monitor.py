@@ -31,10 +31,8 @@ class StatsMonitor(Callback):
             return
         now = time.monotonic()
         training.losses.append((training.step, result.loss, training.learning_rate))
-        training.environment.log(
+        training.log(
             {
-                "epoch": training.epoch,
-                "step": training.step,
                 "step_loss": result.loss,
                 "lr": training.learning_rate,
                 "images_per_s": round(self._samples / max(now - self._since_s, 1e-9), 2),
