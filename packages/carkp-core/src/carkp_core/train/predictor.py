@@ -77,7 +77,9 @@ class Predictor:
         self.model = model
         self.loaders = list(data_loader) if isinstance(data_loader, (list, tuple)) else [data_loader]
         self.batch_processor = batch_processor or MultiBatchProcessor(need_grad_update=False)
-        self.metrics = with_companions(as_list(metrics))
+        #: As the config names them; ``metrics`` are led by their companions.
+        self.own_metrics = as_list(metrics)
+        self.metrics = with_companions(self.own_metrics)
         self.device = device
         self.callbacks = tuple(callbacks or ())
         self.model_convert_pipeline = model_convert_pipeline
