@@ -117,7 +117,7 @@ def network_side(session: Session, stage: str) -> Side:
 def graph_side(session: Session) -> Side:
     """The integer model, on the march's simulator or, without any backend, on the reference executor."""
     graph = session.for_stage("int_infer").integer_graph()
-    execute = executor(graph, session.context.backend_or_none())
+    execute = executor(graph, session.context.backend_or_none(), session.context.threads)
     names = [node.name for node in graph.nodes]
 
     def walk(images: Images) -> Arrays:
@@ -172,9 +172,9 @@ def held_tensors(run: Executor, graph: Graph, program: Program) -> list[str]:
     return [node.name for node in graph.nodes if node.name in found]
 
 
-def executor(graph: Graph, backend: NpuBackend | None) -> Executor:
+def executor(graph: Graph, backend: NpuBackend | None, threads: int | None = None) -> Executor:
     """The fastest way to run an integer graph."""
-    return ReferenceExecutor(graph) if backend is None else backend.simulate(graph)
+    return ReferenceExecutor(graph) if backend is None else backend.simulate(graph, threads)
 
 
 def quantized(graph: Graph, images: Images) -> dict[str, Array]:
