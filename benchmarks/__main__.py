@@ -20,6 +20,7 @@ BENCHMARKS = {
     "fake_quant": "fake quantization against the float model",
     "one_answer": "elements in which quantized networks and their integer models differ",
     "simulator": "the graph simulator against ONNX Runtime's int8 and float torch",
+    "predict": "prediction end to end against its slower stage alone, and its memory",
     "compile": "compile time, and DDR bytes over the least possible",
 }
 

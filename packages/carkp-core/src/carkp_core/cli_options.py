@@ -52,7 +52,7 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=None,
-    help="Threads that simulate an integer model; by default as many as torch uses.",
+    help="Threads of the simulator and of torch, and most worker processes that load; by default as many as torch uses.",
 )
 
 

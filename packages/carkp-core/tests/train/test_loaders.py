@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,42 @@ def test_little_shared_memory_means_no_workers(monkeypatch: pytest.MonkeyPatch) 
     assert plan.num_workers == 0
     assert plan.passed_on == {}
     assert "shared memory" in said[0]
+
+
+def test_the_users_threads_bound_the_workers() -> None:
+    said: list[str] = []
+    plan = fitted(LoaderPlan(Careless(), 2, num_workers=1000), World(), said.append, 1)
+    assert plan.num_workers == 1
+    assert [line.partition(" (")[0] for line in said] == ["data loaders: num_workers 1000 -> 1"]
+
+
+class Recorded(Told):
+    """Notes which thread asks for samples."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self.threads.add(threading.current_thread().name)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_evaluation_without_workers_loads_ahead_in_a_thread(training: bool) -> None:
+    dataset = Recorded()
+    plan = LoaderPlan(dataset, 3)
+    found = draws(EpochLoader(plan, 7, World(), training), 2)
+    assert found.tolist() == [[index, 2] for index in range(10)]
+    assert (dataset.threads == {"MainThread"}) == training
+
+
+def test_a_data_set_on_global_generators_stays_in_its_thread() -> None:
+    class Asked(Careless):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            assert threading.current_thread() is threading.main_thread()
+            return super().__getitem__(index)
+
+    assert len(draws(EpochLoader(LoaderPlan(Asked(), 3), 7, World(), training=False), 0)) == 10
 
 
 def test_closing_ends_the_workers_at_once() -> None:

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from train_toys import Near, Spots, make_context
 
 from carkp_core.errors import ConfigError
-from carkp_core.train.predictor import Predictor, mapped_back, with_companions, write_answers
+from carkp_core.train.predictor import Predictor, torch_threads, with_companions
 
 
 class Scaled(Spots):
@@ -73,8 +71,7 @@ def test_a_report_with_companions_first(tmp_path: Path) -> None:
 
 
 def test_answers_are_in_pixels_of_the_original_image(tmp_path: Path) -> None:
-    prediction = predictor(tmp_path).predict(collect=True)
-    write_answers(tmp_path / "deep" / "answers.jsonl", prediction.answers)
+    predictor(tmp_path).predict(answers=tmp_path / "deep" / "answers.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "deep" / "answers.jsonl").read_text().splitlines()]
     assert [line["img_name"] for line in lines] == [f"{index}.png" for index in range(10)]
     for line in lines:
@@ -82,17 +79,19 @@ def test_answers_are_in_pixels_of_the_original_image(tmp_path: Path) -> None:
         assert line["keypoints"][0][2] > 0.5
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    scale=st.floats(0.1, 8),
-    shear=st.floats(-1, 1),
-    shift=st.tuples(st.floats(-99, 99), st.floats(-99, 99)),
-)
-def test_mapping_back_undoes_the_map(scale: float, shear: float, shift: tuple[float, float]) -> None:
-    matrix = torch.tensor([[scale, shear, shift[0]], [0.0, -scale, shift[1]]], dtype=torch.float64)
-    xy = torch.tensor([[0.0, 0.0], [10.0, 3.5]], dtype=torch.float64)
-    there = xy @ matrix[:, :2].T + matrix[:, 2]
-    torch.testing.assert_close(mapped_back(there, matrix), xy, rtol=1e-7, atol=1e-6)
+def test_torch_uses_the_threads_that_were_asked_for(tmp_path: Path) -> None:
+    class Counting(Brightest):
+        def forward(self, data: dict[str, Any]) -> Tensor:
+            met.append(torch.get_num_threads())
+            return super().forward(data)
+
+    met: list[int] = []
+    before = torch.get_num_threads()
+    Predictor(Counting(), DataLoader(Scaled(4), batch_size=4), context=make_context(tmp_path, threads=3)).predict()
+    assert met == [3]
+    assert torch.get_num_threads() == before
+    with torch_threads(None):
+        assert torch.get_num_threads() == before
 
 
 def test_several_loaders_count_as_one_data_set(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ class Count(Near):
 
 def test_what_has_no_keypoints_has_none_to_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no keypoints") as error:
-        predictor(tmp_path, model=Flat(), metrics=[Count()]).predict(collect=True)
+        predictor(tmp_path, model=Flat(), metrics=[Count()]).predict(answers=tmp_path / "answers.jsonl")
     assert error.value.seen == "[4]"
     with pytest.raises(ConfigError, match="no metric can draw the worst"):
         predictor(tmp_path, model=Flat(), metrics=[Count()]).predict(worst=tmp_path / "x.png")

@@ -30,17 +30,13 @@ def predict_stage(session: Session, output: Path | None = None, worst: Path | No
         Where to draw the samples with the largest errors; by default ``<ckpt_dir>/<stage>-worst.png``, if a metric
         can draw them.
     """
-    from carkp_core.train.distributed import is_main_process
-    from carkp_core.train.predictor import write_answers
     from carkp_core.train.seeding import seed_everything
 
     seed_everything(session.context.seed)
     predictor = session.predictor(session.context.stage)
     if worst is None and any(hasattr(metric, "draw_worst") for metric in predictor.metrics):
         worst = session.context.ckpt_dir / f"{session.context.stage}-worst.png"
-    prediction: Prediction = predictor.predict(collect=output is not None, worst=worst)
-    if output is not None and is_main_process():
-        write_answers(output, prediction.answers)
+    prediction: Prediction = predictor.predict(answers=output, worst=worst)
     return prediction
 
 

@@ -60,7 +60,7 @@ class IntegerNetwork(nn.Module):
     def integers(self, *images: Tensor, taps: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """The integer outputs (and tapped tensors) for float images."""
         inputs = {
-            declared.name: quantize(image.detach().cpu().numpy(), declared.type.scale, declared.type.dtype)
+            declared.name: _quantized(image.detach().cpu().numpy(), declared.type.scale, declared.type.dtype)
             for declared, image in zip(self.graph.inputs, images, strict=True)
         }
         return self.execute(inputs, taps)
@@ -68,6 +68,14 @@ class IntegerNetwork(nn.Module):
     def execute(self, inputs: Any, taps: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """The integer outputs (and tapped tensors) for integer inputs [N, ...] by name."""
         return self._executor(inputs, taps)
+
+
+def _quantized(images: np.ndarray, scale: float, dtype: str) -> np.ndarray:
+    """``quantize`` image by image: its float64 steps stay in the cache, which is several times faster."""
+    integers = np.empty_like(images, dtype=dtype)
+    for image, target in zip(images, integers, strict=True):
+        target[...] = quantize(image, scale, dtype)
+    return integers
 
 
 def _nested(structure: Any, values: dict[str, Tensor]) -> Any:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSamp
 from carkp_core.config.recipe import Recipe, build_value, where
 from carkp_core.context import Context
 from carkp_core.errors import CarkpError, ConfigError, DataError
+from carkp_core.train.ahead import ahead
 from carkp_core.train.collate import default_collate
 from carkp_core.train.distributed import World
 from carkp_core.train.environment import Environment
@@ -36,7 +37,7 @@ Say = Callable[[str], None]
 
 #: Arguments of torch's DataLoader that go to it as they are.
 _PASSED_ON = ("timeout", "prefetch_factor", "multiprocessing_context")
-#: Batches that a worker keeps ready, torch's default.
+#: Batches that a worker, or the thread that stands in for one, keeps ready; torch's default.
 _PREFETCH = 2
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -164,6 +165,11 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
+def own_randomness(dataset: Any) -> bool:
+    """Whether a data set derives its samples' randomness itself: it has ``replay`` or ``set_epoch``."""
+    return hasattr(dataset, "replay") or hasattr(dataset, "set_epoch")
+
+
 class Replayed(Dataset[Any]):
     """A data set addressed by ``(epoch, index)``: the same key gives the same sample, always and everywhere.
 
@@ -229,7 +235,8 @@ class EpochLoader:
         What the config asks for; made fit for this machine with ``fitted``.
     training:
         Shuffle applies and every process gets equally many samples. Otherwise the order is fixed, nothing is
-        duplicated, and no sample is dropped.
+        duplicated, and no sample is dropped; and without worker processes a thread loads ahead, if the data set
+        needs no global random generator.
     """
 
     def __init__(self, plan: LoaderPlan, seed: int, world: World, training: bool) -> None:
@@ -244,6 +251,7 @@ class EpochLoader:
         self._batches = EpochBatches(order, plan.batch_size, plan.drop_last and training)
         self.plan = plan
         self.dataset = plan.dataset
+        self._by_thread = not training and plan.num_workers == 0 and own_randomness(plan.dataset)
         self.batch_size = plan.batch_size
         if len(plan.dataset) == 0 or (training and len(self._batches) == 0):
             raise DataError(
@@ -273,7 +281,7 @@ class EpochLoader:
             return
         self._batches.start(epoch, skip)
         try:
-            for batch in self._loader:
+            for batch in ahead(lambda: self._loader, _PREFETCH) if self._by_thread else self._loader:
                 if isinstance(batch, Failure):
                     raise batch.error
                 yield batch
@@ -314,17 +322,22 @@ def _start_worker(_worker: int) -> None:
 def open_loader(source: Any, environment: Environment, training: bool) -> EpochLoader:
     """Open what a config says of a loader, fit for this machine; its workers end with the environment."""
     world = environment.world
-    plan = fitted(LoaderPlan.of(source, environment.context), world, environment.say_once)
+    plan = LoaderPlan.of(source, environment.context)
+    plan = fitted(plan, world, environment.say_once, environment.context.threads)
     loader = EpochLoader(plan, environment.context.seed, world, training)
     environment.resources.callback(loader.close)
     return loader
 
 
-def fitted(plan: LoaderPlan, world: World, say: Say) -> LoaderPlan:
-    """Return the plan with workers and pinned memory as this machine can bear, saying what was changed in one line."""
+def fitted(plan: LoaderPlan, world: World, say: Say, threads: int | None = None) -> LoaderPlan:
+    """Return the plan with workers and pinned memory as this machine can bear, saying what was changed in one line.
+
+    There are at most ``threads`` workers, if the user gave that number.
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(plan.num_workers, max(1, cpus // world.size))
-    reason = f"{cpus} CPUs"
+    workers, reason = min(plan.num_workers, max(1, cpus // world.size)), f"{cpus} CPUs"
+    if threads is not None and threads < workers:
+        workers, reason = threads, f"--threads {threads}"
     if workers and _sample_bytes_needed(plan, workers) > _free_shared_bytes():
         workers, reason = 0, f"{_free_shared_bytes() >> 20} MiB of shared memory"
     changes = []

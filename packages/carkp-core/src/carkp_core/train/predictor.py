@@ -1,26 +1,23 @@
-"""Prediction: a stage's model over a data set, with everything that ``carkp predict`` reports.
-
-Shapes: ``N`` batch, ``K`` keypoints.
-"""
+"""Prediction: a stage's model over a data set, with everything that ``carkp predict`` reports."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor, nn
 
 from carkp_core.config.recipe import deferred
 from carkp_core.context import Context
 from carkp_core.errors import ConfigError
+from carkp_core.train.answers import writing_answers
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.environment import Environment, plain_environment
-from carkp_core.train.evaluation import Evaluated, evaluate
+from carkp_core.train.evaluation import evaluate
 from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.trainer import Convert, as_list
@@ -28,13 +25,12 @@ from carkp_core.train.trainer import Convert, as_list
 
 @frozen(eq=False)
 class Prediction:
-    """What a prediction found: metrics over ``samples`` samples, a row per keypoint, and each sample's answer."""
+    """What a prediction found: metrics over ``samples`` samples, and a row per keypoint."""
 
     stage: str
     metrics: dict[str, float]
     samples: int
     table: Sequence[Mapping[str, Any]] = ()
-    answers: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     #: The picture of the worst samples, if one was drawn.
     worst: Path | None = None
 
@@ -85,13 +81,13 @@ class Predictor:
         self.model_convert_pipeline = model_convert_pipeline
         self.context = context
 
-    def predict(self, collect: bool = False, worst: Path | None = None) -> Prediction:
-        """Run the model over the data.
+    def predict(self, answers: Path | None = None, worst: Path | None = None) -> Prediction:
+        """Run the model over the data: loading goes on while the model runs, and memory does not grow with the data.
 
         Parameters
         ----------
-        collect:
-            Keep every sample's answer in ``answers``.
+        answers:
+            Write every sample's answer to this file, one JSON object a line (``train.answers``).
         worst:
             Draw the samples with the largest errors to this picture.
 
@@ -100,18 +96,18 @@ class Predictor:
         ConfigError
             When the answers or the picture are asked for and the model or the metrics have none.
         """
-        with plain_environment(self.context, self.device) as environment:
+        with torch_threads(self.context.threads), plain_environment(self.context, self.device) as environment:
             model = self._prepared(environment)
             loaders = [open_loader(source, environment, training=False) for source in self.loaders]
-            collector = AnswerCollector(self.metrics) if collect else None
-            callbacks = [*self.callbacks, *([collector] if collector else [])]
-            values, samples = _evaluate_all(model, loaders, self.batch_processor, self.metrics, environment, callbacks)
-            answers = _gathered(collector.answers, environment) if collector else ()
+            writing = writing_answers(answers, self.metrics, environment.world) if answers else nullcontext()
+            with writing as writer:
+                callbacks = [*self.callbacks, *([writer] if writer else [])]
+                values, samples = _evaluate_all(
+                    model, loaders, self.batch_processor, self.metrics, environment, callbacks
+                )
             if worst is not None and environment.world.is_main:
                 _report_metric(self.metrics, "draw_worst").draw_worst(loaders[0].dataset, worst)
-            return Prediction(
-                self.context.stage, values, samples, _table(self.metrics, loaders[0].dataset), answers, worst
-            )
+            return Prediction(self.context.stage, values, samples, _table(self.metrics, loaders[0].dataset), worst)
 
     def _prepared(self, environment: Environment) -> nn.Module:
         pipeline = self.model_convert_pipeline
@@ -121,60 +117,15 @@ class Predictor:
         return model
 
 
-class AnswerCollector(Callback):
-    """Keeps each sample's keypoints, in pixels of the image as it was before the transforms."""
-
-    def __init__(self, metrics: Sequence[Any]) -> None:
-        self.answers: list[dict[str, Any]] = []
-        self._decoder = next((metric for metric in metrics if hasattr(metric, "decode")), None)
-
-    def on_evaluated(self, evaluated: Evaluated) -> None:
-        """Take the answers of a batch."""
-        output = evaluated.output
-        points = self._decoder.decode(output) if self._decoder is not None else output
-        if not isinstance(points, Tensor) or points.ndim != 3 or points.shape[-1] not in (2, 3):
-            raise ConfigError(
-                "the model's answers are no keypoints, so there are none to write",
-                seen=f"{list(points.shape)}" if isinstance(points, Tensor) else type(points).__name__,
-                allowed="[N, K, 3]: x, y and confidence",
-                remedy="give the model a post_process",
-            )
-        points = points.detach().to("cpu", torch.float64)
-        self.answers += list(_answers(evaluated.batch, points, len(self.answers)))
-
-
-def _answers(batch: Mapping[str, Any], points: Tensor, first: int) -> Iterator[dict[str, Any]]:
-    transforms = batch.get("transform_xy")
-    names = batch.get("img_name")
-    indices = batch.get("index")
-    for n, answer in enumerate(points):
-        xy = answer[:, :2]
-        if transforms is not None:
-            xy = mapped_back(xy, torch.as_tensor(transforms[n]).to("cpu", torch.float64))
-        confidence = answer[:, 2:3] if answer.shape[-1] == 3 else torch.full((len(answer), 1), math.nan)
-        rows = torch.cat([xy, confidence.to(xy.dtype)], dim=1).tolist()
-        yield {
-            "img_name": names[n] if names is not None else "",
-            "index": int(indices[n]) if indices is not None else first + n,
-            "keypoints": [[None if math.isnan(value) else round(value, 4) for value in row] for row in rows],
-        }
-
-
-def mapped_back(xy: Tensor, transform: Tensor) -> Tensor:
-    """Undo an affine map.
-
-    Parameters
-    ----------
-    xy:
-        ``[K, 2]``, in pixels of the network's input.
-    transform:
-        ``[2, 3]``, from the image's pixels to those of the network's input.
-
-    Returns
-    -------
-    ``[K, 2]``, in the image's pixels.
-    """
-    return torch.linalg.solve(transform[:, :2], (xy - transform[:, 2]).T).T
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use as many threads inside the block; None leaves their number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def with_companions(metrics: Sequence[Any]) -> list[Any]:
@@ -186,14 +137,6 @@ def with_companions(metrics: Sequence[Any]) -> list[Any]:
             if companion.name not in given:
                 found.setdefault(companion.name, companion)
     return [*found.values(), *metrics]
-
-
-def write_answers(path: Path, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line: ``img_name``, ``index`` and ``keypoints`` (rows of x, y, confidence)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(json.dumps(answer) + "\n" for answer in answers), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _evaluate_all(
@@ -220,12 +163,6 @@ def _evaluate_all(
         for metric in metrics:
             values |= {key: value for key, value in metric.compute().items() if key not in values}
     return values, samples
-
-
-def _gathered(answers: Sequence[Mapping[str, Any]], environment: Environment) -> list[Mapping[str, Any]]:
-    """The answers of all processes, in the data set's order."""
-    everyone = [answer for share in environment.world.gather(list(answers)) for answer in share]
-    return sorted(everyone, key=lambda answer: answer["index"]) if environment.world.size > 1 else everyone
 
 
 def _table(metrics: Sequence[Any], dataset: Any) -> Sequence[Mapping[str, Any]]:

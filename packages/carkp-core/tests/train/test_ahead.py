@@ -1,0 +1,60 @@
+"""Work done ahead is the same work: order, errors and end; and never more of it than asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from carkp_core.train.ahead import ahead
+
+
+def alive() -> int:
+    return sum(thread.name == "carkp-ahead" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_items_come_in_order(count: int) -> None:
+    assert list(ahead(lambda: range(20), count)) == list(range(20))
+    assert alive() == 0
+
+
+def test_items_are_made_while_others_are_used_but_not_too_many() -> None:
+    made: list[int] = []
+    third = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            made.append(number)
+            if number == 2:
+                third.set()
+            yield number
+
+    found = ahead(items, 2)
+    assert next(found) == 0
+    assert third.wait(10), "made while nobody asks"
+    assert next(found) == 1
+    # One is used, two lie ready, one waits for room.
+    assert max(made) <= 4
+    found.close()
+    assert alive() == 0
+    assert max(made) < 9
+
+
+def test_an_error_comes_where_its_item_would_have_come() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise KeyError("lost")
+
+    found = ahead(items, 5)
+    assert [next(found), next(found)] == [1, 2]
+    with pytest.raises(KeyError, match="lost"):
+        next(found)
+    assert alive() == 0
+
+
+def test_nothing_starts_before_it_is_asked_for() -> None:
+    ahead(lambda: [1], 1)
+    assert alive() == 0
