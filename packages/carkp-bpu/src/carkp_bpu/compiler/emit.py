@@ -1,7 +1,21 @@
-"""Tile plans and offsets -> instructions with debug entries, in program order and without waits yet.
+"""Segments and offsets -> instructions with debug entries, in program order and without waits yet.
 
 For each tile: loads of what it needs and does not have, then its computation, then the store of its result when the
-tensor (also) lives in DDR.
+tensor (also) lives in DDR. In a cascade the tiles of a step are the new rows of each of its layers, first to last.
+
+Before::
+
+    cascade of layers 0..1, 8 rows of layer 1 a step     ring of layer 0's output: 10 slots
+
+After::
+
+    load params 0   load params 1
+    load img 0..9   conv 0: rows 0..9     conv 1: rows 0..8     store rows 0..8
+    load img 9..17  conv 0: rows 9..17    conv 1: rows 8..16    store rows 8..16
+    ...
+
+A structured instruction finds its rows in the ring by itself. Loads, stores and element-wise instructions are cut into
+two where the ring wraps.
 """
 
 from __future__ import annotations
@@ -13,9 +27,20 @@ from attrs import frozen
 from carkp_bpu.compiler.group import Layer, Model
 from carkp_bpu.compiler.homes import Constants
 from carkp_bpu.compiler.lowering.movement import InDdr, Movement
-from carkp_bpu.compiler.maps import Parameters, Region, Step, TensorMap, Tile, Window, pixel_pitch, whole
-from carkp_bpu.compiler.reside import Placement, Target, buffer_name, resident_name
-from carkp_bpu.compiler.tile import MapBuffer, TilePlan
+from carkp_bpu.compiler.maps import MapBuffer, Parameters, Region, Step, TensorMap, Tile, Window, whole
+from carkp_bpu.compiler.pieces import ddr_piece, sram_piece
+from carkp_bpu.compiler.placement import (
+    Cascade,
+    Placement,
+    Target,
+    Tiled,
+    buffer_name,
+    full_buffer,
+    resident_name,
+    ring_name,
+    stream_name,
+)
+from carkp_bpu.compiler.tile import TilePlan
 from carkp_bpu.hbm import isa
 from carkp_bpu.hbm.debug import DebugTable, InstructionInfo, Operand, Piece, TensorInfo
 from carkp_bpu.hbm.geometry import Span
@@ -48,21 +73,28 @@ def emit(
         DDR address of the parameter block of (layer, channel slice).
     """
     emitter = _Emitter(model, placement, homes, parameters, target)
-    for index, layer in enumerate(model.layers):
-        emitter.layer(index, layer)
+    for segment in placement.segments:
+        if isinstance(segment, Tiled):
+            emitter.tiled(segment)
+        else:
+            emitter.cascade(segment)
     return emitter.finish()
 
 
 def store_parameters(model: Model, placement: Placement, constants: Constants) -> dict[tuple[int, Span], int]:
     """Put every slice's parameter block into the constants, in the order of use."""
     found: dict[tuple[int, Span], int] = {}
-    for index, (layer, plan) in enumerate(zip(model.layers, placement.plans, strict=True)):
-        if not plan.parameter_slots:
-            continue
-        for tile in plan.tiles:
-            key = (index, tile.region.channels)
-            if key not in found:
-                found[key] = constants.add(b"".join(layer.lowering.parameters(tile.region.channels)))
+    for segment in placement.segments:
+        if isinstance(segment, Tiled):
+            slices = [tile.region.channels for tile in segment.plan.tiles] if segment.plan.parameter_slots else []
+            keys = [(segment.layer, channels) for channels in slices]
+        else:
+            blocks = segment.parameter_bytes.items()
+            keys = [(index, (0, model.layers[index].lowering.output.channels)) for index, size in blocks if size]
+        for index, channels in keys:
+            if (index, channels) not in found:
+                content = b"".join(model.layers[index].lowering.parameters(channels))
+                found[index, channels] = constants.add(content)
     return found
 
 
@@ -76,7 +108,7 @@ class _Emitter:
         target: Target,
     ) -> None:
         self._model, self._placement, self._homes, self._parameters = model, placement, homes, parameters
-        self._align = target.march.channel_align
+        self._march = target.march
         self._offsets = placement.sram.offsets
         self._outputs = {model.root(name) for name in model.graph.outputs}
         self._instructions: list[isa.Instruction] = []
@@ -84,6 +116,7 @@ class _Emitter:
         self._tensors: list[TensorInfo] = [TensorInfo(n, m.dtype, m.shape) for n, m in model.maps.items()]
         self._numbers = {info.name: number for number, info in enumerate(self._tensors)}
         self._ready: dict[str, int] = {}
+        self._passing: list[Piece] = []
         self._layer = 0
 
     def finish(self) -> Emitted:
@@ -91,13 +124,13 @@ class _Emitter:
         debug = DebugTable(layers, tuple(self._tensors), tuple(self._infos), tuple(self._pieces()))
         return Emitted(tuple(self._instructions), debug)
 
-    def layer(self, index: int, layer: Layer) -> None:
+    def tiled(self, segment: Tiled) -> None:
         """All tiles of a layer."""
-        self._layer = index
-        plan = self._placement.plans[index]
+        self._layer = index = segment.layer
+        plan, layer = segment.plan, self._model.layers[segment.layer]
         for k, tile in enumerate(plan.tiles):
             windows = [self._input(index, layer, slot, plan, k) for slot in range(len(layer.inputs))]
-            block = self._load_parameters(index, layer, plan, k)
+            block = self._slice_parameters(index, layer, plan, k)
             output = self._output(index, layer, plan, tile, k)
             if isinstance(layer.lowering, Movement) and self._streams(layer.inputs[0]):
                 root = self._model.root(layer.inputs[0])
@@ -109,6 +142,67 @@ class _Emitter:
             if tile.last_part and (plan.output is not None or layer.output in self._outputs):
                 self._add(self._transfer(isa.Store, self._homes[layer.output], tile.region, output))
         self._ready[layer.output] = len(self._instructions) - 1
+
+    def cascade(self, segment: Cascade) -> None:
+        """All steps of a cascade."""
+        shape, blocks = segment.shape, {index: Parameters((), 0) for index in segment.parameter_bytes}
+        for index, size in segment.parameter_bytes.items():
+            if size:
+                self._layer, layer = index, self._model.layers[index]
+                channels = (0, layer.lowering.output.channels)
+                address = self._offsets[buffer_name(index, "parameters")]
+                blocks[index] = self._load_parameters(index, layer, channels, address, True)
+        loaded = {name: ring.start for name, ring in shape.taken.items()}
+        for step in range(shape.steps):
+            for index in range(shape.first, shape.last + 1):
+                layer = self._model.layers[index]
+                done = shape.made[layer.output].done
+                rows = (int(done[step - 1]) if step else 0, int(done[step]))
+                if rows[0] < rows[1]:
+                    self._layer = index
+                    self._stripe(segment, layer, rows, step, loaded, blocks[index])
+        for index in range(shape.first, shape.last + 1):
+            self._ready[self._model.layers[index].output] = len(self._instructions) - 1
+
+    def _stripe(
+        self, segment: Cascade, layer: Layer, rows: Span, step: int, loaded: dict[str, int], block: Parameters
+    ) -> None:
+        """The rows of one layer in one step."""
+        out = layer.lowering.output
+        tile = Tile(Region(rows, (0, out.width), (0, out.channels)))
+        regions = layer.lowering.regions(tile)
+        names = zip(layer.inputs, regions, strict=True)
+        windows = [
+            self._empty(name) if region is None else self._stripe_input(segment, name, step, loaded)
+            for name, region in names
+        ]
+        output = self._made(segment, layer.output)
+        self._add(layer.lowering.emit(tile, windows, output, block, 0))
+        if layer.output in segment.rings:
+            ready = len(self._instructions) - 1
+            self._passing.append(sram_piece(self._numbers[layer.output], output, rows, ready))
+        if layer.output in self._homes:
+            self._add(self._transfer(isa.Store, self._homes[layer.output], tile.region, output))
+
+    def _stripe_input(self, segment: Cascade, name: str, step: int, loaded: dict[str, int]) -> Window:
+        """The window of an input; what this step needs of it is loaded by the first layer that reads it."""
+        if name not in segment.inputs:
+            return self._made(segment, name)
+        address = self._offsets[stream_name(segment.shape.first, name)]
+        tensor = self._model.maps[name]
+        window = self._window(name, address, segment.inputs[name], whole(tensor))
+        end = int(segment.shape.taken[name].done[step])
+        if loaded[name] < end:
+            region = Region((loaded[name], end), (0, tensor.width), (0, tensor.channels))
+            self._add(self._transfer(isa.Load, self._homes[self._model.root(name)], region, window))
+            loaded[name] = end
+        return window
+
+    def _made(self, segment: Cascade, name: str) -> Window:
+        """A tensor on chip: in its ring, or as a whole."""
+        if name not in segment.rings:
+            return self._resident(name)
+        return self._window(name, self._offsets[ring_name(name)], segment.rings[name], whole(self._model.maps[name]))
 
     def _add(self, steps: Iterator[Step]) -> None:
         for step in steps:
@@ -135,12 +229,14 @@ class _Emitter:
             self._add(self._transfer(isa.Load, self._homes[self._model.root(name)], load, window))
         return window
 
-    def _load_parameters(self, index: int, layer: Layer, plan: TilePlan, k: int) -> Parameters:
+    def _slice_parameters(self, index: int, layer: Layer, plan: TilePlan, k: int) -> Parameters:
         if not plan.parameter_slots:
             return Parameters((), 0)
-        channels = plan.tiles[k].region.channels
         slot, load = plan.slots[k]
         address = self._offsets[buffer_name(index, "parameters", slot)]
+        return self._load_parameters(index, layer, plan.tiles[k].region.channels, address, load)
+
+    def _load_parameters(self, index: int, layer: Layer, channels: Span, address: int, load: bool) -> Parameters:
         sizes = layer.lowering.parameter_sizes(channels)
         number = self._number(f"{layer.output}:parameters[{channels[0]}:{channels[1]}]")
         if load:
@@ -160,16 +256,12 @@ class _Emitter:
 
     def _resident(self, name: str) -> Window:
         tensor, address = self._model.maps[name], self._offsets[resident_name(self._model.root(name))]
-        return self._window(name, address, self._full_buffer(tensor), whole(tensor))
+        return self._window(name, address, full_buffer(tensor, self._march), whole(tensor))
 
     def _empty(self, name: str) -> Window:
         """A window of which nothing is read: the tile lies on padding."""
         tensor = self._model.maps[name]
-        return self._window(name, 0, self._full_buffer(tensor), whole(tensor))
-
-    def _full_buffer(self, tensor: TensorMap) -> MapBuffer:
-        pitch = pixel_pitch(tensor.channels, tensor.itemsize, self._align)
-        return MapBuffer(tensor.height, tensor.width, tensor.channels, pitch)
+        return self._window(name, 0, full_buffer(tensor, self._march), whole(tensor))
 
     def _window(self, name: str, address: int, buffer: MapBuffer, holds: Region, first_row: int = 0) -> Window:
         root = self._model.root(name)
@@ -217,46 +309,14 @@ class _Emitter:
 
     def _pieces(self) -> Iterator[Piece]:
         """Where every tensor can be read once it is made, other names included."""
+        passing = {piece.tensor for piece in self._passing}
+        yield from self._passing
         for name, tensor in self._model.maps.items():
             root = self._model.root(name)
             ready = self._ready.get(root, 0)
+            if self._numbers[name] in passing:
+                continue
             if root in self._placement.resident:
-                yield _piece(self._numbers[name], self._resident(name), ready)
+                yield sram_piece(self._numbers[name], self._resident(name), (0, tensor.height), ready)
             elif root in self._homes:
-                yield _ddr_piece(self._numbers[name], tensor, self._homes[root], ready)
-
-
-def _piece(number: int, window: Window, ready: int) -> Piece:
-    tensor = window.map
-    return Piece(
-        tensor=number,
-        in_ddr=False,
-        ready=ready,
-        address=window.address,
-        rows=(0, tensor.height),
-        columns=(0, tensor.width),
-        channels=(0, tensor.channels),
-        pixel_pitch=window.pixel_pitch,
-        row_pitch=window.row_pitch,
-        ring_rows=window.ring_rows,
-        first_row=window.first_row,
-        first_column=window.first_column,
-    )
-
-
-def _ddr_piece(number: int, tensor: TensorMap, address: int, ready: int) -> Piece:
-    pixel = tensor.channels * tensor.itemsize
-    return Piece(
-        tensor=number,
-        in_ddr=True,
-        ready=ready,
-        address=address,
-        rows=(0, tensor.height),
-        columns=(0, tensor.width),
-        channels=(0, tensor.channels),
-        pixel_pitch=pixel,
-        row_pitch=tensor.width * pixel,
-        ring_rows=tensor.height,
-        first_row=0,
-        first_column=0,
-    )
+                yield ddr_piece(self._numbers[name], tensor, self._homes[root], ready)

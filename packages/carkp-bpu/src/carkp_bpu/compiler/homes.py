@@ -7,6 +7,7 @@ from attrs import field, frozen
 
 from carkp_bpu.compiler.allocate import Buffer, lowest
 from carkp_bpu.compiler.group import Model, dense_bytes
+from carkp_bpu.compiler.placement import Placement, passing, spans
 
 _ALIGNMENT = 64
 
@@ -44,9 +45,10 @@ class Homes:
         return {**self.constants, **{name: at + constant_bytes for name, at in self.frame.items()}}
 
 
-def find_homes(model: Model, resident: frozenset[str], constants: Constants) -> Homes:
+def find_homes(model: Model, placement: Placement, constants: Constants) -> Homes:
     """An address in DDR for every tensor that needs one; tensors that never live at once may share."""
-    last = len(model.layers)
+    last, within = len(model.layers), spans(placement.segments)
+    on_chip = placement.resident | passing(model, placement.segments)
     outputs = {model.root(name) for name in model.graph.outputs}
     used = {model.root(name): index for index, layer in enumerate(model.layers) for name in layer.inputs}
     # Inputs and outputs live all the time: a host may read them whenever it likes.
@@ -55,8 +57,9 @@ def find_homes(model: Model, resident: frozenset[str], constants: Constants) -> 
         name = layer.output
         if name in outputs:
             buffers.append(Buffer(name, model.maps[name].dense_bytes, 0, last))
-        elif name not in resident:
-            buffers.append(Buffer(name, model.maps[name].dense_bytes, index, used.get(name, index)))
+        elif name not in on_chip:
+            lifetime = within[index][0], within[used.get(name, index)][1]
+            buffers.append(Buffer(name, model.maps[name].dense_bytes, *lifetime))
     padded = [attrs.evolve(b, size=-(-b.size // _ALIGNMENT) * _ALIGNMENT) for b in buffers]
     plan = lowest(padded, rounds=8)
     fixed = {name: constants.add(dense_bytes(value)) for name, value in model.constants.items()}

@@ -89,6 +89,26 @@ def pixel_pitch(channels: int, itemsize: int, channel_align: int) -> int:
 
 
 @frozen
+class MapBuffer:
+    """SRAM for part of a tensor: slots of rows, columns and channels, in the machine's layout."""
+
+    rows: int
+    columns: int
+    channels: int
+    pixel_pitch: int
+
+    @property
+    def row_pitch(self) -> int:
+        """Bytes from row to row."""
+        return self.columns * self.pixel_pitch
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.rows * self.row_pitch
+
+
+@frozen
 class Window:
     """Where part of a tensor lies in SRAM, as ``isa.FeatureMap``, and what the debug table says of it.
 

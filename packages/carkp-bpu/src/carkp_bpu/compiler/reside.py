@@ -1,61 +1,50 @@
-"""Which tensors stay on chip, and where every buffer lies.
+"""Layer by layer: which tensors stay on chip, and a tile plan for each layer within what they leave.
 
-Before: layers. After: for each layer a tile plan within what the resident tensors leave, and offsets for all of it.
+Before::
 
-O0 keeps nothing: every layer loads its inputs and stores its output. From O1 on a tensor stays on chip from the
-layer that makes it to the last one that reads it; where live tensors and the least buffers of a layer do not fit,
-the tensor whose absence costs the fewest bytes goes through DDR instead. Parameters and the first rows of a streamed
-input get their buffers some layers early where there is room, so that their loads run under earlier layers.
+    conv a -> conv b -> conv c -> add(c, a)
+
+After, where ``a`` and ``b`` do not fit together with the tiles of ``c``::
+
+    conv a: 1 tile     a on chip, and stored
+    conv b: 1 tile     b on chip
+    conv c: 4 tiles    b from chip, c through DDR
+    add:    4 tiles    c and a from DDR
+
+O0 keeps nothing: every layer loads its inputs and stores its output. At O1 a tensor stays on chip from the layer that
+makes it to the last one that reads it; where live tensors and the least buffers of a layer do not fit, the tensor whose
+absence costs the fewest bytes goes through DDR instead. At O2 this plan competes with those of ``search``.
 """
 
 from __future__ import annotations
 
-import attrs
-from attrs import field, frozen
-
-from carkp_bpu.compiler.allocate import Allocation, Buffer, allocate, live_bytes, refit, verify
+from carkp_bpu.compiler.allocate import Buffer, allocate, live_bytes, verify
 from carkp_bpu.compiler.group import Layer, Model
-from carkp_bpu.compiler.maps import TensorMap, pixel_pitch
-from carkp_bpu.compiler.tile import Level, Streams, TileMenu, TilePlan
-from carkp_bpu.march import March
+from carkp_bpu.compiler.placement import Lives, Placement, Target, Tiled, resident_name, wanted_buffers
+from carkp_bpu.compiler.tile import Streams, TileMenu, TilePlan
 from carkp_core.errors import BackendError
 
-#: Layers ahead of its use that a buffer may be filled.
-_PREFETCH_LAYERS: dict[Level, int] = {"O0": 0, "O1": 1, "O2": 6}
 _ROUNDS = 40
 _SHRINK = 0.9
 
 
-@frozen
-class Target:
-    """The machine and the effort."""
+class Menus:
+    """The tile menus of a model's layers, made when they are first asked for."""
 
-    march: March
-    sram_bytes: int
-    level: Level
+    def __init__(self, model: Model, target: Target) -> None:
+        self._model, self._target = model, target
+        self._known: dict[tuple[int, Streams], TileMenu] = {}
 
-
-@frozen(eq=False)
-class Placement:
-    """Tile plans by layer, resident tensors, and offsets in SRAM by buffer name (see ``buffer_name``)."""
-
-    plans: tuple[TilePlan, ...]
-    resident: frozenset[str]
-    buffers: tuple[Buffer, ...] = field(repr=False)
-    sram: Allocation
+    def of(self, index: int, streams: Streams) -> TileMenu:
+        """The menu of a layer some of whose operands pass through DDR."""
+        key = (index, streams)
+        if key not in self._known:
+            lowering = self._model.layers[index].lowering
+            self._known[key] = TileMenu(lowering, streams, self._target.march, self._target.level)
+        return self._known[key]
 
 
-def resident_name(tensor: str) -> str:
-    """The buffer of a tensor that stays on chip."""
-    return f"tensor {tensor}"
-
-
-def buffer_name(layer: int, role: str, slot: int = 0) -> str:
-    """The buffer of a layer: role ``input`` (slot = operand), ``parameters``, ``output``, ``partial``."""
-    return f"layer {layer} {role} {slot}"
-
-
-def reside(model: Model, target: Target) -> Placement:
+def reside(model: Model, target: Target, menus: Menus) -> Placement:
     """Choose residents, tiles and offsets.
 
     Raises
@@ -63,7 +52,7 @@ def reside(model: Model, target: Target) -> Placement:
     BackendError
         When a layer's smallest tile is larger than the SRAM.
     """
-    chooser = _Chooser(model, target)
+    chooser = _Chooser(model, target, menus)
     spilled: set[str] = set()
     shrink = 1.0
     for _ in range(_ROUNDS + len(model.layers)):
@@ -72,64 +61,26 @@ def reside(model: Model, target: Target) -> Placement:
         if overflow is not None:
             spilled.add(chooser.victim(overflow, resident))
             continue
-        buffers = chooser.buffers(plans, resident)
-        sram = allocate(buffers, target.sram_bytes)
-        if sram is not None:
-            return _finish(model, target, plans, resident, buffers, sram)
+        placement = chooser.placed(plans, resident)
+        if placement is not None:
+            return placement
         shrink *= _SHRINK
         if shrink < 0.3:
-            spilled.add(chooser.victim(chooser.tightest(buffers), resident))
+            spilled.add(chooser.victim(chooser.tightest(plans, resident), resident))
             shrink = 1.0
-    resident = frozenset()
-    plans, _ = chooser.plan(resident, 1.0)
-    buffers = chooser.buffers(plans, resident)
-    sram = allocate(buffers, target.sram_bytes)
-    assert sram is not None, "buffers of one layer at a time always fit"
-    return _finish(model, target, plans, resident, buffers, sram)
-
-
-def _finish(
-    model: Model,
-    target: Target,
-    plans: tuple[TilePlan, ...],
-    resident: frozenset[str],
-    buffers: list[Buffer],
-    sram: Allocation,
-) -> Placement:
-    buffers, sram = _prefetch(buffers, sram, target)
-    verify(buffers, sram, target.sram_bytes)
-    return Placement(plans, resident, tuple(buffers), sram)
-
-
-def _prefetch(buffers: list[Buffer], sram: Allocation, target: Target) -> tuple[list[Buffer], Allocation]:
-    """Let buffers that are filled from DDR begin earlier, one layer at a time, where there is room."""
-    for index, buffer in enumerate(buffers):
-        if " parameters " not in buffer.name and " input " not in buffer.name:
-            continue
-        for _ in range(min(_PREFETCH_LAYERS[target.level], buffer.first)):
-            earlier = attrs.evolve(buffers[index], first=buffers[index].first - 1)
-            moved = refit(buffers, sram, earlier, target.sram_bytes)
-            if moved is None:
-                break
-            buffers[index], sram = earlier, moved
-    return buffers, sram
+    plans, _ = chooser.plan(frozenset(), 1.0)
+    placement = chooser.placed(plans, frozenset())
+    assert placement is not None, "buffers of one layer at a time always fit"
+    return placement
 
 
 class _Chooser:
-    """Plans layers for a set of resident tensors; remembers what it has planned."""
+    """Plans layers for a set of resident tensors."""
 
-    def __init__(self, model: Model, target: Target) -> None:
-        self._model, self._target = model, target
-        self._menus: dict[tuple[int, Streams], TileMenu] = {}
-        self._made = {layer.output: index for index, layer in enumerate(model.layers)}
-        self._last: dict[str, int] = {}
-        for index, layer in enumerate(model.layers):
-            for name in layer.inputs:
-                self._last[model.root(name)] = index
-        outputs = {model.root(name) for name in model.graph.outputs}
-        keep = {name for name in self._made if name in self._last and name not in model.ddr_only}
-        self.candidates: frozenset[str] = frozenset(keep) if target.level != "O0" else frozenset()
-        self._outputs = outputs
+    def __init__(self, model: Model, target: Target, menus: Menus) -> None:
+        self._model, self._target, self._menus = model, target, menus
+        self._lives = Lives(model, target.march)
+        self.candidates = self._lives.candidates if target.level != "O0" else frozenset()
 
     def plan(self, resident: frozenset[str], shrink: float) -> tuple[tuple[TilePlan, ...], int | None]:
         """A plan for every layer, or the index of the first layer for which there is no room."""
@@ -137,15 +88,24 @@ class _Chooser:
         plans: list[TilePlan] = []
         for index, layer in enumerate(self._model.layers):
             budget = self._target.sram_bytes - live.get(index, 0)
-            streams = self._streams(layer, resident)
-            menu, alone = self._menu(index, streams), not live.get(index)
-            plan = menu.choose(int(budget * shrink), False) or menu.choose(budget, alone)
-            if plan is None:
+            menu, alone = self._menus.of(index, self._streams(layer, resident)), not live.get(index)
+            found = menu.choose(int(budget * shrink), False) or menu.choose(budget, alone)
+            if found is None:
                 if alone:
-                    raise _too_small(layer, self._target)
+                    raise too_small(layer, self._target)
                 return tuple(plans), index
-            plans.append(plan)
+            plans.append(found[1])
         return tuple(plans), None
+
+    def placed(self, plans: tuple[TilePlan, ...], resident: frozenset[str]) -> Placement | None:
+        """Offsets for a plan, or None where the search finds none."""
+        segments = tuple(Tiled(index, plan) for index, plan in enumerate(plans))
+        buffers = wanted_buffers(self._model, self._lives, segments, resident)
+        sram = allocate(buffers, self._target.sram_bytes)
+        if sram is None:
+            return None
+        verify(buffers, sram, self._target.sram_bytes)
+        return Placement(segments, resident, tuple(buffers), sram)
 
     def victim(self, layer: int, resident: frozenset[str]) -> str:
         """The resident tensor, alive at a layer, whose way through DDR costs the fewest bytes for its room."""
@@ -156,55 +116,32 @@ class _Chooser:
         def cost(buffer: Buffer) -> tuple[float, int, str]:
             name = names[buffer.name]
             readers = sum(name in map(self._model.root, other.inputs) for other in self._model.layers)
-            trips = readers + (name not in self._outputs)
+            trips = readers + (name not in self._lives.outputs)
             return trips / (buffer.last - buffer.first + 1), -buffer.size, name
 
         return names[min(alive, key=cost).name]
 
-    def tightest(self, buffers: list[Buffer]) -> int:
+    def tightest(self, plans: tuple[TilePlan, ...], resident: frozenset[str]) -> int:
         """The layer with the most live bytes that has residents."""
-        live = live_bytes(buffers)
-        with_residents = live_bytes([b for b in buffers if b.name.startswith("tensor ")])
+        segments = [Tiled(index, plan) for index, plan in enumerate(plans)]
+        live = live_bytes(wanted_buffers(self._model, self._lives, segments, resident))
+        with_residents = live_bytes(self._resident_buffers(resident))
         return max(with_residents, key=lambda layer: (live[layer], -layer))
-
-    def buffers(self, plans: tuple[TilePlan, ...], resident: frozenset[str]) -> list[Buffer]:
-        """Every buffer with its live range."""
-        found = self._resident_buffers(resident)
-        for index, plan in enumerate(plans):
-            wanted: list[tuple[str, int, int]] = [
-                ("input", slot, buffer.size) for slot, buffer in enumerate(plan.inputs) if buffer is not None
-            ]
-            wanted += [("parameters", slot, plan.parameter_bytes) for slot in range(plan.parameter_slots)]
-            if plan.output is not None:
-                wanted += [("output", slot, plan.output.size) for slot in range(plan.output_buffers)]
-            if plan.partial_bytes:
-                wanted.append(("partial", 0, plan.partial_bytes))
-            found += [Buffer(buffer_name(index, role, slot), size, index, index) for role, slot, size in wanted]
-        return found
-
-    def _menu(self, index: int, streams: Streams) -> TileMenu:
-        key = (index, streams)
-        if key not in self._menus:
-            lowering = self._model.layers[index].lowering
-            self._menus[key] = TileMenu(lowering, streams, self._target.march, self._target.level)
-        return self._menus[key]
 
     def _streams(self, layer: Layer, resident: frozenset[str]) -> Streams:
         inputs = tuple(self._model.root(name) not in resident for name in layer.inputs)
         return Streams(inputs, layer.output not in resident)
 
     def _resident_buffers(self, resident: frozenset[str]) -> list[Buffer]:
+        lives = self._lives
         return [
-            Buffer(resident_name(name), self._size(self._model.maps[name]), self._made[name], self._last[name])
+            Buffer(resident_name(name), lives.size(name), lives.made[name], lives.last[name])
             for name in sorted(resident)
         ]
 
-    def _size(self, tensor: TensorMap) -> int:
-        pitch = pixel_pitch(tensor.channels, tensor.itemsize, self._target.march.channel_align)
-        return tensor.height * tensor.width * pitch
 
-
-def _too_small(layer: Layer, target: Target) -> BackendError:
+def too_small(layer: Layer, target: Target) -> BackendError:
+    """What to tell about a layer that cannot be cut small enough."""
     where = f"layer {layer.info.name}" + (f" of {layer.info.source}" if layer.info.source else "")
     return BackendError(
         "the smallest tile of this layer does not fit on chip",

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from attrs import frozen
 
 from carkp_bpu.compiler.lowering.base import Lowering
-from carkp_bpu.compiler.maps import Region, TensorMap, Tile, length, pixel_pitch
+from carkp_bpu.compiler.maps import MapBuffer, Region, TensorMap, Tile, length, pixel_pitch
+from carkp_bpu.compiler.price import Price, compute_price, parameter_price, transfer_price
 from carkp_bpu.hbm.geometry import Span
 from carkp_bpu.march import March
 
@@ -45,26 +47,6 @@ class TileShape:
     channels: int
     part_rows: int
     slices_outer: bool
-
-
-@frozen
-class MapBuffer:
-    """SRAM for part of a tensor: slots of rows, columns and channels, in the machine's layout."""
-
-    rows: int
-    columns: int
-    channels: int
-    pixel_pitch: int
-
-    @property
-    def row_pitch(self) -> int:
-        """Bytes from row to row."""
-        return self.columns * self.pixel_pitch
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.rows * self.row_pitch
 
 
 @frozen
@@ -109,15 +91,15 @@ class TileMenu:
         self._families = _shape_families(lowering, streams)
         self._fronts: list[list[tuple[float, TilePlan]]] = []
 
-    def choose(self, budget: int, at_any_cost: bool) -> TilePlan | None:
-        """The plan of least estimated time within ``budget`` bytes of SRAM, or None when nothing fits.
+    def choose(self, budget: int, at_any_cost: bool) -> tuple[float, TilePlan] | None:
+        """The plan of least estimated time within ``budget`` bytes of SRAM, and that time, or None when nothing fits.
 
         Plans of very many tiles are considered only ``at_any_cost``.
         """
         for front in itertools.islice(self._known_fronts(), None if at_any_cost else _USUAL_FAMILIES):
-            for _, plan in front:
+            for cycles, plan in front:
                 if plan.sram_bytes <= budget:
-                    return plan
+                    return cycles, plan
         return None
 
     def _known_fronts(self) -> Iterator[list[tuple[float, TilePlan]]]:
@@ -325,11 +307,29 @@ def _dense(region: Region, tensor: TensorMap) -> int:
 
 
 def _cycles(lowering: Lowering, plan: TilePlan, march: March, level: Level) -> float:
-    """A rough time: transfers beside computation, exposed at the ends; for choosing only."""
-    count = len(plan.tiles)
-    transfer = plan.ddr_bytes / march.dma_bytes_per_cycle
-    compute = lowering.macs / march.macs_per_cycle + lowering.output.dense_bytes / march.vector_bytes_per_cycle
-    fixed = count * (march.instruction_cycles + march.dma_cycles)
-    if level == "O0":
-        return transfer + compute + fixed
-    return max(transfer, compute) + min(transfer, compute) / count + fixed
+    """The estimated time of a layer's tiles."""
+    sizes = Counter(tile.region.counts for tile in plan.tiles)
+    regions = {tile.region.counts: tile.region for tile in plan.tiles}
+    price = Price()
+    for counts, times in sizes.items():
+        price = price + compute_price(lowering.cycles(regions[counts], march), march).times(times)
+        if plan.output is not None:
+            price = price + _move_price(counts, lowering.output, march).times(times)
+        if lowering.gathers:
+            price = price + _move_price(counts, lowering.output, march).times(times)
+    loads = Counter((slot, load.counts) for own in plan.loads for slot, load in enumerate(own) if load is not None)
+    for (slot, counts), times in loads.items():
+        price = price + _move_price(counts, lowering.inputs[slot], march).times(times)
+    blocks = Counter(tile.region.channels for tile, (_, load) in zip(plan.tiles, plan.slots, strict=True) if load)
+    for channels, times in blocks.items():
+        price = price + parameter_price(sum(lowering.parameter_sizes(channels)), march).times(times)
+    return price.cycles(march, len(plan.tiles), parallel=level != "O0")
+
+
+def _move_price(counts: tuple[int, int, int], tensor: TensorMap, march: March) -> Price:
+    """A box of a tensor to or from its dense place in DDR."""
+    rows, columns, channels = counts
+    runs = rows * columns
+    if channels == tensor.channels:
+        runs = 1 if columns == tensor.width else rows
+    return transfer_price(math.prod(counts) * tensor.itemsize, runs, march)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from carkp_bpu.compiler.maps import Parameters, Region, Step, TensorMap, Tile, Window
 from carkp_bpu.hbm.geometry import Span
+from carkp_bpu.march import March
+from carkp_bpu.perf.cost import vector_cycles
 
 
 class Lowering:
@@ -52,10 +55,14 @@ class Lowering:
         """The instructions of a tile; windows hold at least the tile's regions."""
         raise NotImplementedError
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the layer, for the planner's estimate of time."""
-        return 0
+    def cycles(self, region: Region, march: March) -> int:
+        """Cycles that a tile keeps its engine busy, by the performance model."""
+        return vector_cycles(self.feature_bytes(region), march)
+
+    def feature_bytes(self, region: Region) -> int:
+        """Bytes of feature maps that a tile reads and writes: an element of each input for one of the output."""
+        taken = sum(source.itemsize for source in self.inputs) + self.output.itemsize
+        return math.prod(region.counts) * taken
 
 
 def needed(region: Region) -> Region | None:

@@ -15,6 +15,8 @@ from carkp_bpu.hbm import isa
 from carkp_bpu.hbm.debug import Operand
 from carkp_bpu.hbm.geometry import Span, transposed_span, window_span
 from carkp_bpu.hbm.geometry import Window as Sliding
+from carkp_bpu.march import March
+from carkp_bpu.perf.cost import ConvWork, conv_cycles
 from carkp_core.errors import BackendError
 from carkp_core.ir import operators as ops
 
@@ -80,10 +82,27 @@ class Convolution(Lowering):
         )
         yield Step(made, (inputs[0].operand(), *others, parameters.operand, parameters.operand, output.operand()))
 
-    @property
-    def macs(self) -> int:
-        """Output elements times kernel volume."""
-        return math.prod(self.output.shape) * int(math.prod(self.op.weight.shape[1:]))
+    def cycles(self, region: Region, march: March) -> int:
+        """The longer of products and feature maps."""
+        rows, columns, channels = region.counts
+        groups = channels // self.channel_step if self.op.groups > 1 else 1
+        work = ConvWork(
+            height=rows,
+            width=columns,
+            kernel_area=int(math.prod(self.op.weight.shape[2:])),
+            depth=int(self.op.weight.shape[1]),
+            filters=channels // groups,
+            groups=groups,
+            element_bytes=self.inputs[0].itemsize,
+            feature_bytes=self.feature_bytes(region),
+        )
+        return conv_cycles(work, march)
+
+    def feature_bytes(self, region: Region) -> int:
+        """The input under the windows, the residual, the result."""
+        reads = zip(self.regions(Tile(region)), self.inputs, strict=True)
+        read = sum(math.prod(part.counts) * source.itemsize for part, source in reads if part is not None)
+        return read + math.prod(region.counts) * self.output.itemsize
 
     def _window(self, axis: int) -> Sliding:
         op = self.op
@@ -150,10 +169,24 @@ class TransposedConvolution(Lowering):
         )
         yield Step(made, (inputs[0].operand(), parameters.operand, parameters.operand, output.operand()))
 
-    @property
-    def macs(self) -> int:
-        """Input elements times the kernel volume of the outputs that each one feeds."""
-        return math.prod(self.inputs[0].shape) * int(math.prod(self.op.weight.shape[1:]))
+    def cycles(self, region: Region, march: March) -> int:
+        """The longer of products, those of its stride's phase for each output, and feature maps."""
+        rows, columns, channels = region.counts
+        height, width = -(-rows // self.op.stride_hw[0]), -(-columns // self.op.stride_hw[1])
+        groups = channels // self.channel_step if self.op.groups > 1 else 1
+        source, depth = self.inputs[0], self.op.weight.shape[0] // self.op.groups
+        read = height * width * depth * groups * source.itemsize
+        work = ConvWork(
+            height=height,
+            width=width,
+            kernel_area=int(math.prod(self.op.weight.shape[2:])),
+            depth=depth,
+            filters=channels // groups,
+            groups=groups,
+            element_bytes=source.itemsize,
+            feature_bytes=read + math.prod(region.counts) * self.output.itemsize,
+        )
+        return conv_cycles(work, march)
 
     def _in_channels(self, channels: Span) -> Span:
         if self.op.groups == 1:

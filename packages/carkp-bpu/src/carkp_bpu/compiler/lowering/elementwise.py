@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -126,6 +127,10 @@ class Concatenation(Lowering):
                 views = plain_view(output, into), plain_view(window, read)
                 made = isa.Rescale(isa.NO_WAITS, dims_of(into), *views, term.multiplier, term.shift, op.lo, op.hi)
                 yield Step(made, (window.operand(read.rows[0]), output.operand(rows[0])))
+
+    def feature_bytes(self, region: Region) -> int:
+        """Each element once in, once out."""
+        return 2 * math.prod(region.counts) * self.output.itemsize
 
     def _source(self, region: Region, index: int) -> Region | None:
         size = (self.inputs[index].height, self.inputs[index].width, self.inputs[index].channels)[self._axis]

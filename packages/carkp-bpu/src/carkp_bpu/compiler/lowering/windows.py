@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -50,6 +51,11 @@ class Pooling(Lowering):
         """int32 for each element."""
         rows, columns, channels = tile.region.counts
         return 4 * rows * columns * channels if tile.part else 0
+
+    def feature_bytes(self, region: Region) -> int:
+        """Every tap of every window, and the result."""
+        taps = self.op.kernel_hw[0] * self.op.kernel_hw[1]
+        return math.prod(region.counts) * (taps * self.inputs[0].itemsize + self.output.itemsize)
 
     def emit(
         self, tile: Tile, inputs: Sequence[Window], output: Window, parameters: Parameters, partial: int
@@ -105,6 +111,11 @@ class Resizing(Lowering):
         rows = sampled_span(tile.region.rows, samplings[0], source.height)
         columns = sampled_span(tile.region.columns, samplings[1], source.width)
         return (Region(rows, columns, tile.region.channels),)
+
+    def feature_bytes(self, region: Region) -> int:
+        """The samples of each element, and the result."""
+        samples = 4 if self.op.mode == "bilinear" else 1
+        return math.prod(region.counts) * (samples * self.inputs[0].itemsize + self.output.itemsize)
 
     def emit(
         self, tile: Tile, inputs: Sequence[Window], output: Window, parameters: Parameters, partial: int

@@ -1,0 +1,153 @@
+"""Cuts between segments, stripe heights and resident tensors by dynamic programming, for the least time.
+
+Before: layers. After: segments, as::
+
+    layers 0..4    cascade, 8 rows of 128 a step      relu4 stays on chip
+    layer  5       3 tiles                            conv5 goes through DDR
+    layers 6..9    cascade, 16 rows of 64 a step
+
+A state is a cut between two layers and the set of tensors that are on chip as a whole there. From each state every run
+of layers that can be a segment leads to further states: one for each choice of which of the tensors made in it stay.
+What lives at the cut and the segment's own buffers must fit. The time of a state is that of the fastest way to it. Of
+the states at a cut the best few are kept, the empty one always; a tensor that is not on chip is charged its next load in
+that comparison, so that states with more on chip are not favoured or disfavoured by where the cut happens to lie.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from carkp_bpu.compiler.allocate import allocate, verify
+from carkp_bpu.compiler.group import Model
+from carkp_bpu.compiler.placement import Lives, Placement, Segment, Target, wanted_buffers
+from carkp_bpu.compiler.price import transfer_price
+from carkp_bpu.compiler.reside import Menus, too_small
+from carkp_bpu.compiler.segments import Choice, Names, Runs
+
+#: States kept at a cut, and tensors made in one segment whose every subset is looked at.
+_STATES = 12
+_SUBSETS = 3
+#: Shares of the SRAM that are planned for until the allocator finds offsets.
+_SHARES = (1.0, 0.97, 0.93, 0.88, 0.8, 0.7)
+
+
+@frozen(eq=False)
+class _State:
+    """The fastest way to a cut with some tensors on chip."""
+
+    cycles: float
+    resident: Names
+    before: _State | None
+    choice: Choice | None
+
+
+def search(model: Model, target: Target, menus: Menus) -> Placement | None:
+    """The plan of least estimated time that can be allocated; None where none of the shares of SRAM leads to one.
+
+    Raises
+    ------
+    BackendError
+        When a layer's smallest tile is larger than the SRAM.
+    """
+    lives = Lives(model, target.march)
+    runs = Runs(model, target, lives, menus, target.sram_bytes)
+    for share in _SHARES:
+        segments, resident = _Search(model, target, lives, runs, int(target.sram_bytes * share)).best()
+        buffers = wanted_buffers(model, lives, segments, resident)
+        sram = allocate(buffers, target.sram_bytes)
+        if sram is not None:
+            verify(buffers, sram, target.sram_bytes)
+            return Placement(segments, resident, tuple(buffers), sram)
+    return None
+
+
+class _Search:
+    """One run of the dynamic programme for some bytes of SRAM."""
+
+    def __init__(self, model: Model, target: Target, lives: Lives, runs: Runs, capacity: int) -> None:
+        self._model, self._target, self._lives, self._runs = model, target, lives, runs
+        self._capacity = capacity
+        self._sizes = {name: lives.size(name) for name in lives.candidates}
+        march = target.march
+        self._loads = {
+            name: transfer_price(model.maps[name].dense_bytes, 1, march).transfer for name in lives.candidates
+        }
+        self._by_maker = {lives.made[name]: name for name in lives.candidates}
+
+    def best(self) -> tuple[tuple[Segment, ...], Names]:
+        """Segments in order, and all tensors that stay on chip."""
+        cuts: list[list[_State]] = [[_State(0.0, frozenset(), None, None)]]
+        for end in range(1, len(self._model.layers) + 1):
+            found: dict[Names, _State] = {}
+            for first in self._runs.firsts[end - 1]:
+                for state in cuts[first]:
+                    self._extend(state, first, end - 1, found)
+            if frozenset() not in found:
+                raise too_small(self._model.layers[end - 1], self._target)
+            cuts.append(self._kept(found, end))
+        state: _State | None = cuts[-1][0]
+        segments: list[Segment] = []
+        resident: set[str] = set()
+        while state is not None:
+            resident |= state.resident
+            if state.choice is not None:
+                segments.insert(0, state.choice.segment)
+            state = state.before
+        return tuple(segments), frozenset(resident)
+
+    def _extend(self, state: _State, first: int, last: int, found: dict[Names, _State]) -> None:
+        """All ways on from a state by the segment of some layers."""
+        live = sum(self._sizes[name] for name in state.resident)
+        if live > self._capacity:
+            return
+        stays = frozenset(name for name in state.resident if self._lives.last[name] > last)
+        for kept in self._keeping(first, last):
+            choice = self._choose(first, last, state.resident, kept, live + sum(self._sizes[n] for n in kept))
+            if choice is None:
+                continue
+            resident, cycles = stays | kept, state.cycles + choice.cycles
+            if resident not in found or cycles < found[resident].cycles:
+                found[resident] = _State(cycles, resident, state, choice)
+
+    def _choose(self, first: int, last: int, before: Names, kept: Names, live: int) -> Choice | None:
+        budget = self._capacity - live
+        if budget < 0:
+            return None
+        if first == last:
+            alone = not before and not kept
+            return self._runs.tiled(first, before | kept, budget, alone)
+        layers = self._model.layers[first : last + 1]
+        touched = frozenset(self._model.root(name) for layer in layers for name in layer.inputs)
+        for choice in self._runs.cascades(first, last, (before & touched) | kept):
+            if choice.sram_bytes <= budget:
+                return choice
+        return None
+
+    def _keeping(self, first: int, last: int) -> Iterator[Names]:
+        """Choices of tensors made in a segment and needed after it that stay on chip."""
+        made = [self._by_maker[index] for index in range(first, last + 1) if index in self._by_maker]
+        leaving = [name for name in made if self._lives.last[name] > last]
+        if len(leaving) <= _SUBSETS:
+            for count in range(len(leaving) + 1):
+                yield from map(frozenset, itertools.combinations(leaving, count))
+            return
+        leaving.sort(key=lambda name: (self._sizes[name], name))
+        for count in range(len(leaving) + 1):
+            yield frozenset(leaving[:count])
+
+    def _kept(self, found: dict[Names, _State], cut: int) -> list[_State]:
+        """The best states at a cut, best first."""
+        crossing = [n for n in self._lives.candidates if self._lives.made[n] < cut <= self._lives.last[n]]
+        due = sum(self._loads[name] for name in crossing)
+
+        def cost(state: _State) -> tuple[float, list[str]]:
+            return state.cycles + due - sum(self._loads[name] for name in state.resident), sorted(state.resident)
+
+        ordered = sorted(found.values(), key=cost)
+        kept = ordered[:_STATES]
+        if not any(not state.resident for state in kept):
+            kept.append(found[frozenset()])
+        return kept
