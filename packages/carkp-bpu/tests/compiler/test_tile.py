@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from carkp_bpu.compiler.group import group
 from carkp_bpu.compiler.samples import NetworkBuilder
-from carkp_bpu.compiler.tile import Streams, TileMenu, TileShape, plan_tiles
+from carkp_bpu.compiler.tile import Cuts, Streams, TileMenu, TileShape, plan_tiles
 from carkp_bpu.march import find_march
 
 MARCH = find_march("bayes")
@@ -32,7 +32,7 @@ def lowering(filters=20, kernel=3, stride=1, groups=1, size=(33, 17), channels=8
 )
 def test_tiles_cover_the_output_once_within_the_budget(budget, level, streams, kernel, stride):
     layer = lowering(kernel=kernel, stride=stride)
-    found = TileMenu(layer, streams, MARCH, level).choose(budget, at_any_cost=True)
+    found = TileMenu(Cuts(layer, MARCH), streams, level).choose(budget, at_any_cost=True)
     if found is None:
         return
     _, plan = found
@@ -53,7 +53,7 @@ def test_rows_shared_by_tiles_are_loaded_once_from_o1_on():
     layer, streams = lowering(), Streams((True,), True)
     shape = TileShape(4, 17, 20, 3, True)
     tensor = layer.inputs[0]
-    rolling, naive = (plan_tiles(layer, streams, shape, MARCH, level) for level in ("O1", "O0"))
+    rolling, naive = (plan_tiles(Cuts(layer, MARCH), streams, shape, level) for level in ("O1", "O0"))
 
     def loaded(plan):
         return sum(math.prod(load.counts) for loads in plan.loads for load in loads if load is not None)
@@ -64,7 +64,7 @@ def test_rows_shared_by_tiles_are_loaded_once_from_o1_on():
 
 
 def test_a_resident_layer_is_one_tile():
-    _, plan = TileMenu(lowering(), Streams((False,), False), MARCH, "O2").choose(1 << 20, at_any_cost=True)
+    _, plan = TileMenu(Cuts(lowering(), MARCH), Streams((False,), False), "O2").choose(1 << 20, at_any_cost=True)
     assert len(plan.tiles) == 1
     assert plan.output is None
     assert plan.inputs == (None,)
@@ -72,14 +72,14 @@ def test_a_resident_layer_is_one_tile():
 
 def test_slices_of_grouped_layers_begin_between_groups():
     layer = lowering(filters=24, groups=4)
-    _, plan = TileMenu(layer, Streams((True,), True), MARCH, "O1").choose(1500, at_any_cost=True)
+    _, plan = TileMenu(Cuts(layer, MARCH), Streams((True,), True), "O1").choose(1500, at_any_cost=True)
     assert {tile.region.channels[0] % 6 for tile in plan.tiles} == {0}
 
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_parameters_of_each_slice_are_loaded_when_it_begins(slots):
     shape = TileShape(8, 17, 4, 3, True)
-    plan = plan_tiles(lowering(), Streams((False,), True), shape, MARCH, "O0" if slots == 1 else "O2")
+    plan = plan_tiles(Cuts(lowering(), MARCH), Streams((False,), True), shape, "O0" if slots == 1 else "O2")
     assert plan.parameter_slots == slots
     begins = [k for k, (_, load) in enumerate(plan.slots) if load]
     assert begins == [0, 5, 10, 15, 20]

@@ -1,4 +1,4 @@
-"""A cascade: consecutive layers computed stripe by stripe, so that what passes between them never is on chip as a whole.
+"""A cascade: consecutive layers computed stripe by stripe; what passes between them is never on chip as a whole.
 
 Before::
 
@@ -55,7 +55,7 @@ class Ring:
 
 @frozen(eq=False)
 class Shape:
-    """Layers ``first`` to ``last`` in steps of ``stripe`` rows of the last one; rings by tensor as the layers name it."""
+    """Layers ``first`` to ``last``, ``stripe`` rows of the last one a step; rings by tensor as the layers name it."""
 
     first: int
     last: int
@@ -67,7 +67,7 @@ class Shape:
 
 @define(eq=False)
 class _Demand:
-    """What readers inside the cascade ask of a tensor in each step: the rows up to ``ends``, from ``begins`` on."""
+    """What readers inside ask of a tensor in each step: the rows up to ``ends``, from ``begins`` on."""
 
     ends: IntArray
     begins: IntArray

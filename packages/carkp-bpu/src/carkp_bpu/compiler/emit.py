@@ -27,7 +27,7 @@ from attrs import frozen
 from carkp_bpu.compiler.group import Layer, Model
 from carkp_bpu.compiler.homes import Constants
 from carkp_bpu.compiler.lowering.movement import InDdr, Movement
-from carkp_bpu.compiler.maps import MapBuffer, Parameters, Region, Step, TensorMap, Tile, Window, whole
+from carkp_bpu.compiler.maps import MapBuffer, Parameters, Region, Step, Tile, Window, whole
 from carkp_bpu.compiler.pieces import ddr_piece, sram_piece
 from carkp_bpu.compiler.placement import (
     Cascade,

@@ -1,7 +1,7 @@
 """What a piece of a program costs, for choosing only: cycles by the performance model's constants.
 
 Engines and DDR work side by side; of the shorter part, a tile's share is exposed at the ends, but for what can be
-loaded ahead of the layer (its parameters). Instructions are fetched before anything starts, so their bytes count as time.
+loaded ahead of the layer (its parameters). Instructions are fetched before anything starts, so their bytes are time.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from __future__ import annotations
 from carkp_bpu.compiler.allocate import Buffer, allocate, live_bytes, verify
 from carkp_bpu.compiler.group import Layer, Model
 from carkp_bpu.compiler.placement import Lives, Placement, Target, Tiled, resident_name, wanted_buffers
-from carkp_bpu.compiler.tile import Streams, TileMenu, TilePlan
+from carkp_bpu.compiler.tile import Cuts, Streams, TileMenu, TilePlan
 from carkp_core.errors import BackendError
 
 _ROUNDS = 40
@@ -32,15 +32,15 @@ class Menus:
     """The tile menus of a model's layers, made when they are first asked for."""
 
     def __init__(self, model: Model, target: Target) -> None:
-        self._model, self._target = model, target
+        self._target = target
+        self._cuts = [Cuts(layer.lowering, target.march) for layer in model.layers]
         self._known: dict[tuple[int, Streams], TileMenu] = {}
 
     def of(self, index: int, streams: Streams) -> TileMenu:
         """The menu of a layer some of whose operands pass through DDR."""
         key = (index, streams)
         if key not in self._known:
-            lowering = self._model.layers[index].lowering
-            self._known[key] = TileMenu(lowering, streams, self._target.march, self._target.level)
+            self._known[key] = TileMenu(self._cuts[index], streams, self._target.level)
         return self._known[key]
 
 

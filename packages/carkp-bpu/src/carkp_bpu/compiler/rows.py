@@ -1,7 +1,8 @@
 """Which input rows an output row needs, for whole layers at once: what stripes and rolling buffers are counted with.
 
-Before: a layer that answers for one tile. After: for every row r of its output, ``begins[r]``, the first input row that
-a tile from r on reads, and ``ends[r]``, the input row behind the last one that a tile up to r reads. Neither ever falls.
+Before: a layer that answers for one tile. After: for every row r of its output, ``begins[r]``, the first input row
+that a tile from r on reads, and ``ends[r]``, the input row behind the last one that a tile up to r reads.
+Neither ever falls.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def row_needs(lowering: Lowering) -> tuple[RowNeeds, ...]:
     above = [regions(0, row + 1) for row in range(out.height)]
     needs = []
     for slot, source in enumerate(lowering.inputs):
-        begins = [source.height if found[slot] is None else found[slot].rows[0] for found in below]
-        ends = [0 if found[slot] is None else found[slot].rows[1] for found in above]
+        begins = [region.rows[0] if (region := found[slot]) else source.height for found in below]
+        ends = [region.rows[1] if (region := found[slot]) else 0 for found in above]
         needs.append(RowNeeds(np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64)))
     return tuple(needs)

@@ -9,8 +9,8 @@ Before: layers. After: segments, as::
 A state is a cut between two layers and the set of tensors that are on chip as a whole there. From each state every run
 of layers that can be a segment leads to further states: one for each choice of which of the tensors made in it stay.
 What lives at the cut and the segment's own buffers must fit. The time of a state is that of the fastest way to it. Of
-the states at a cut the best few are kept, the empty one always; a tensor that is not on chip is charged its next load in
-that comparison, so that states with more on chip are not favoured or disfavoured by where the cut happens to lie.
+the states at a cut the best few are kept, the empty one always; in that comparison a tensor that is not on chip is
+charged its next load.
 """
 
 from __future__ import annotations
@@ -88,14 +88,13 @@ class _Search:
             if frozenset() not in found:
                 raise too_small(self._model.layers[end - 1], self._target)
             cuts.append(self._kept(found, end))
-        state: _State | None = cuts[-1][0]
+        at = cuts[-1][0]
         segments: list[Segment] = []
         resident: set[str] = set()
-        while state is not None:
-            resident |= state.resident
-            if state.choice is not None:
-                segments.insert(0, state.choice.segment)
-            state = state.before
+        while at.before is not None and at.choice is not None:
+            resident |= at.resident
+            segments.insert(0, at.choice.build())
+            at = at.before
         return tuple(segments), frozenset(resident)
 
     def _extend(self, state: _State, first: int, last: int, found: dict[Names, _State]) -> None:

@@ -7,13 +7,14 @@ each with the SRAM that it needs beside those tensors. Of two choices the one bo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from attrs import field, frozen
 
 from carkp_bpu.compiler.cascade import Cascades, Shape
 from carkp_bpu.compiler.group import Model
-from carkp_bpu.compiler.maps import MapBuffer, Region
+from carkp_bpu.compiler.maps import Region
 from carkp_bpu.compiler.placement import Cascade, Lives, Segment, Target, Tiled, row_buffer
 from carkp_bpu.compiler.price import Price, compute_price, parameter_price, transfer_price
 from carkp_bpu.compiler.reside import Menus
@@ -24,21 +25,26 @@ Names = frozenset[str]
 
 @frozen(eq=False)
 class Choice:
-    """A segment, its time in cycles, and its own bytes of SRAM."""
+    """A segment as it is built when it is chosen, its time in cycles, and its own bytes of SRAM."""
 
     cycles: float
     sram_bytes: int
-    segment: Segment
+    build: Callable[[], Segment] = field(repr=False)
 
 
 @frozen(eq=False)
 class _Draft:
-    """A cascade before it is known which tensors at its border stay on chip."""
+    """A cascade before it is known which tensors at its border stay on chip.
+
+    ``price`` is that of computation and parameters, ``inner_bytes`` the SRAM of parameters and of what stays inside.
+    ``border`` has, for each tensor that enters or leaves, its storage, the bytes of its rolling buffer, and the price
+    of its way to or from DDR.
+    """
 
     shape: Shape
-    computing: Price = field(repr=False)
-    #: Bytes of SRAM for parameters and for what stays inside.
+    price: Price = field(repr=False)
     inner_bytes: int
+    border: tuple[tuple[str, int, Price], ...] = field(repr=False)
 
 
 class Runs:
@@ -53,6 +59,8 @@ class Runs:
         self._parameter_bytes = [
             sum(layer.lowering.parameter_sizes((0, layer.lowering.output.channels))) for layer in model.layers
         ]
+        self._parameter_prices = [parameter_price(size, target.march) for size in self._parameter_bytes]
+        self._row_bytes = {name: row_buffer(tensor, 1, target.march).size for name, tensor in model.maps.items()}
         for last in range(len(model.layers)):
             self._draft(last, capacity)
         #: First layers of the runs that end with each layer, the layer itself included.
@@ -67,7 +75,10 @@ class Runs:
         inputs = tuple(self._model.root(name) not in resident for name in layer.inputs)
         menu = self._menus.of(index, Streams(inputs, layer.output not in resident))
         found = menu.choose(budget, at_any_cost)
-        return None if found is None else Choice(found[0], found[1].sram_bytes, Tiled(index, found[1]))
+        if found is None:
+            return None
+        cycles, plan = found
+        return Choice(cycles, plan.sram_bytes, lambda: Tiled(index, plan))
 
     def cascades(self, first: int, last: int, resident: Names) -> list[Choice]:
         """Cascades over layers, given the resident tensors among those that enter or leave; fastest first."""
@@ -84,51 +95,61 @@ class Runs:
 
     def _draft(self, last: int, capacity: int) -> None:
         """The cascades that end with a layer and whose inner buffers fit."""
-        layers, lives = self._model.layers, self._lives
-        if layers[last].lowering.gathers:
-            return
+        layers = self._model.layers
         for stripe in self._cascades.stripes(last):
-            price, parameters, rings = Price(), 0, 0
+            price, inner = Price(), 0
             begin = last + 1
             for shape in self._cascades.ending(last, stripe):
                 for index in range(shape.first, begin):
                     name = layers[index].output
-                    ring = shape.made[name]
-                    price = price + self._stripes_price(index, ring.done)
-                    parameters += -(-self._parameter_bytes[index] // 16) * 16
+                    price = price + self._stripes_price(index, shape.made[name].done) + self._parameter_prices[index]
+                    inner += -(-self._parameter_bytes[index] // 16) * 16
                     if self._inside(name, last):
-                        rings += self._row_buffer(name, ring.slots).size
+                        inner += shape.made[name].slots * self._row_bytes[name]
                 begin = shape.first
-                if parameters + rings > capacity:
+                if inner > capacity:
                     break
-                self._drafts.setdefault((shape.first, last), []).append(_Draft(shape, price, parameters + rings))
+                draft = _Draft(shape, price, inner, tuple(self._border(shape)))
+                self._drafts.setdefault((shape.first, last), []).append(draft)
+
+    def _border(self, shape: Shape) -> Iterator[tuple[str, int, Price]]:
+        """The tensors that enter or leave a cascade."""
+        leaving = [(name, ring) for name, ring in shape.made.items() if not self._inside(name, shape.last)]
+        for name, ring in (*leaving, *shape.taken.items()):
+            moves = int(np.count_nonzero(np.diff(ring.done, prepend=0)))
+            size = ring.streaming_slots * self._row_bytes[name]
+            yield self._model.root(name), -(-size // 16) * 16, self._streaming_price(name, moves)
 
     def _inside(self, name: str, last: int) -> bool:
         """Whether nothing after a layer, and no output, needs a tensor."""
         return name not in self._lives.outputs and self._lives.last.get(name, -1) <= last
 
     def _finish(self, draft: _Draft, resident: Names) -> Choice:
-        model, lives, shape, march = self._model, self._lives, draft.shape, self._target.march
-        price, sram = draft.computing, draft.inner_bytes
-        rings: dict[str, MapBuffer] = {}
-        inputs: dict[str, MapBuffer] = {}
-        for name, ring in shape.made.items():
-            inside = self._inside(name, shape.last)
-            if not inside and (name not in resident or name in lives.outputs):
-                price = price + self._streaming_price(name, ring.done)
-            if name in resident:
-                continue
-            rings[name] = self._row_buffer(name, ring.slots if inside else ring.streaming_slots)
-            sram += 0 if inside else rings[name].size
-        for name, ring in shape.taken.items():
-            if model.root(name) not in resident:
-                inputs[name] = self._row_buffer(name, ring.streaming_slots)
-                sram += inputs[name].size
-                price = price + self._streaming_price(name, ring.done)
+        price, sram = draft.price, draft.inner_bytes
+        for root, size, streaming in draft.border:
+            if root not in resident:
+                price, sram = price + streaming, sram + size
+            elif root in self._lives.outputs:
+                price = price + streaming
+        cycles = price.cycles(self._target.march, draft.shape.steps)
+        return Choice(cycles, sram, lambda: self._build(draft.shape, resident))
+
+    def _build(self, shape: Shape, resident: Names) -> Cascade:
+        """The buffers of a cascade."""
+        maps, march = self._model.maps, self._target.march
+        slots = {
+            name: ring.slots if self._inside(name, shape.last) else ring.streaming_slots
+            for name, ring in shape.made.items()
+            if name not in resident
+        }
+        rings = {name: row_buffer(maps[name], count, march) for name, count in slots.items()}
+        inputs = {
+            name: row_buffer(maps[name], ring.streaming_slots, march)
+            for name, ring in shape.taken.items()
+            if self._model.root(name) not in resident
+        }
         parameters = {index: self._parameter_bytes[index] for index in range(shape.first, shape.last + 1)}
-        for size in parameters.values():
-            price = price + parameter_price(size, march)
-        return Choice(price.cycles(march, shape.steps), sram, Cascade(shape, rings, inputs, parameters))
+        return Cascade(shape, rings, inputs, parameters)
 
     def _stripes_price(self, index: int, done: np.ndarray) -> Price:
         """A layer's computation in steps of so many rows."""
@@ -150,14 +171,7 @@ class Runs:
             self._prices[key] = compute_price(lowering.cycles(region, march), march)
         return self._prices[key]
 
-    def _streaming_price(self, name: str, done: np.ndarray) -> Price:
-        """A tensor's way to or from DDR, some rows in each step."""
-        moves = int(np.count_nonzero(np.diff(done, prepend=0)))
-        return self._transfer(self._model.maps[name].dense_bytes, moves)
-
-    def _transfer(self, dense_bytes: int, moves: int) -> Price:
-        each = transfer_price(math.ceil(dense_bytes / max(moves, 1)), 1, self._target.march)
-        return each.times(moves)
-
-    def _row_buffer(self, name: str, rows: int) -> MapBuffer:
-        return row_buffer(self._model.maps[name], rows, self._target.march)
+    def _streaming_price(self, name: str, moves: int) -> Price:
+        """A tensor's way to or from DDR, some rows at a time."""
+        share = math.ceil(self._model.maps[name].dense_bytes / max(moves, 1))
+        return transfer_price(share, 1, self._target.march).times(moves)

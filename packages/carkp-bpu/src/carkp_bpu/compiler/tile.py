@@ -80,15 +80,44 @@ class TilePlan:
         return sum(-(-size // 16) * 16 for size in sizes)
 
 
+class Cuts:
+    """One layer cut by shapes: tiles and the regions they read, made once for all menus of the layer."""
+
+    def __init__(self, lowering: Lowering, march: March) -> None:
+        self.lowering, self.march = lowering, march
+        self._tiles: dict[TileShape, tuple[Tile, ...]] = {}
+        self._regions: dict[Tile, tuple[Region | None, ...]] = {}
+        self._compute: dict[tuple[int, int, int], Price] = {}
+
+    def tiles(self, shape: TileShape) -> tuple[Tile, ...]:
+        """The tiles in the order of computation."""
+        if shape not in self._tiles:
+            self._tiles[shape] = tuple(_tiles(self.lowering, shape))
+        return self._tiles[shape]
+
+    def regions(self, tile: Tile) -> tuple[Region | None, ...]:
+        """What a tile reads of each input."""
+        if tile not in self._regions:
+            self._regions[tile] = self.lowering.regions(tile)
+        return self._regions[tile]
+
+    def compute(self, region: Region) -> Price:
+        """The price of computing a tile."""
+        counts = region.counts
+        if counts not in self._compute:
+            self._compute[counts] = compute_price(self.lowering.cycles(region, self.march), self.march)
+        return self._compute[counts]
+
+
 class TileMenu:
     """The plans of one layer worth choosing from, made when they are first needed.
 
     Of two plans the one that is both slower and larger is dropped, so what is left is sorted: faster costs more SRAM.
     """
 
-    def __init__(self, lowering: Lowering, streams: Streams, march: March, level: Level) -> None:
-        self._lowering, self._streams, self._march, self._level = lowering, streams, march, level
-        self._families = _shape_families(lowering, streams)
+    def __init__(self, cuts: Cuts, streams: Streams, level: Level) -> None:
+        self._cuts, self._streams, self._level = cuts, streams, level
+        self._families = _shape_families(cuts.lowering, streams)
         self._fronts: list[list[tuple[float, TilePlan]]] = []
 
     def choose(self, budget: int, at_any_cost: bool) -> tuple[float, TilePlan] | None:
@@ -105,8 +134,8 @@ class TileMenu:
     def _known_fronts(self) -> Iterator[list[tuple[float, TilePlan]]]:
         yield from self._fronts
         for shapes in self._families:
-            plans = [plan_tiles(self._lowering, self._streams, shape, self._march, self._level) for shape in shapes]
-            costs = [(_cycles(self._lowering, plan, self._march, self._level), plan) for plan in plans]
+            plans = [plan_tiles(self._cuts, self._streams, shape, self._level) for shape in shapes]
+            costs = [(_cycles(self._cuts, plan, self._level), plan) for plan in plans]
             costs.sort(key=lambda item: (item[0], item[1].sram_bytes))
             front: list[tuple[float, TilePlan]] = []
             for cost, plan in costs:
@@ -116,10 +145,10 @@ class TileMenu:
             yield front
 
 
-def plan_tiles(lowering: Lowering, streams: Streams, shape: TileShape, march: March, level: Level) -> TilePlan:
+def plan_tiles(cuts: Cuts, streams: Streams, shape: TileShape, level: Level) -> TilePlan:
     """Cut a layer by a shape."""
-    tiles = tuple(_tiles(lowering, shape))
-    regions = [lowering.regions(tile) for tile in tiles]
+    lowering, march, tiles = cuts.lowering, cuts.march, cuts.tiles(shape)
+    regions = [cuts.regions(tile) for tile in tiles]
     overlap = level != "O0"
     buffers: list[MapBuffer | None] = []
     columns: list[list[Region | None]] = []
@@ -306,13 +335,14 @@ def _dense(region: Region, tensor: TensorMap) -> int:
     return math.prod(region.counts) * tensor.itemsize
 
 
-def _cycles(lowering: Lowering, plan: TilePlan, march: March, level: Level) -> float:
+def _cycles(cuts: Cuts, plan: TilePlan, level: Level) -> float:
     """The estimated time of a layer's tiles."""
+    lowering, march = cuts.lowering, cuts.march
     sizes = Counter(tile.region.counts for tile in plan.tiles)
     regions = {tile.region.counts: tile.region for tile in plan.tiles}
     price = Price()
     for counts, times in sizes.items():
-        price = price + compute_price(lowering.cycles(regions[counts], march), march).times(times)
+        price = price + cuts.compute(regions[counts]).times(times)
         if plan.output is not None:
             price = price + _move_price(counts, lowering.output, march).times(times)
         if lowering.gathers:
