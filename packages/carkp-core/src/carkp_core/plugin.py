@@ -59,6 +59,8 @@ COMPONENTS = (
     Component("converter", "Float2Calibration", "carkp_core.quant.converters:Float2Calibration"),
     Component("converter", "Float2QAT", "carkp_core.quant.converters:Float2QAT"),
     Component("converter", "QAT2Quantize", "carkp_core.quant.converters:QAT2Quantize"),
+    Component("repair", "CrossLayerEqualization", "carkp_core.quant.repair.equalize:CrossLayerEqualization"),
+    Component("repair", "BiasCorrection", "carkp_core.quant.repair.bias_correction:BiasCorrection"),
 )
 
 

@@ -43,3 +43,5 @@ def _fold(weighted: Weighted, norm: BatchNorm) -> None:
         weight, bias = fold(weighted, weighted.weight, weighted.bias, norm.bn)
     weighted.weight = nn.Parameter(weight.detach().clone())
     weighted.bias = nn.Parameter(bias.detach().clone())
+    if norm.bn.weight is not None and norm.bn.bias is not None:
+        weighted.normal = (norm.bn.bias.detach().clone(), norm.bn.weight.detach().abs())

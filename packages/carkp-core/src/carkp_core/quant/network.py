@@ -23,6 +23,7 @@ from carkp_core.quant.exact import QTensor
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.layer import Layer, float_input
 from carkp_core.quant.observers import MinMax, Observer
+from carkp_core.quant.types import chosen_forms, take_forms
 
 #: In QAT with an observer: every how many steps, and on how many samples, the ranges are looked at again.
 QAT_OBSERVE_STEPS, QAT_OBSERVE_SAMPLES = 16, 8
@@ -89,6 +90,8 @@ class QuantizedNetwork(nn.Module):
         self.observer_choices: dict[str, dict[str, Any]] = {}
         #: What repair passes did, in their order, for reports: plain values.
         self.repairs: list[dict[str, Any]] = []
+        #: Layers whose upper clamp a repair pass took off.
+        self.unclamped: list[str] = []
         self._observers: dict[str, Observer] | None = None
         #: Makes the observers of ``start_observing``.
         self.default_observer: Callable[[], Observer] = MinMax
@@ -201,12 +204,13 @@ class QuantizedNetwork(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """How the scales came about; part of the ``state_dict``."""
-        return {"observer_choices": self.observer_choices, "repairs": self.repairs}
+        return {"observer_choices": self.observer_choices, "repairs": self.repairs, **chosen_forms(self)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_extra_state`` returned."""
         self.observer_choices = dict(state.get("observer_choices", {}))
         self.repairs = list(state.get("repairs", []))
+        take_forms(self, state)
 
     def _set_scales(self, observers: Mapping[str, Observer], strict: bool) -> None:
         for name, observer in observers.items():

@@ -65,7 +65,7 @@ class Table(Layer):
         slopes = None
         if torch.is_grad_enabled() and x.values.requires_grad:
             slopes = torch.gradient(entries, dim=-1)[0].contiguous()
-        return QTensor(exact.lookup(x.values, entries, slopes), scale, self.dtype)
+        return QTensor(exact.lookup(x.values, entries, slopes), scale, x.dtype)
 
     def _interpolated(self, x: QTensor, table: Any, scale: float) -> Tensor:
         entries = torch.as_tensor(table.astype(np.int64), device=x.values.device)

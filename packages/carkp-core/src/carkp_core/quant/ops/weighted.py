@@ -38,6 +38,8 @@ class Weighted(Layer):
         #: Batch norm that QAT keeps beside the weights (``with_bn``); evaluation folds its running statistics.
         self.bn: nn.BatchNorm2d | None = None
         self.reverse_fold = False
+        #: Mean and deviation [O] that a batch norm folded for good gave the outputs before any clamp; not in the state.
+        self.normal: tuple[Tensor, Tensor] | None = None
 
     @property
     def out_channels(self) -> int:

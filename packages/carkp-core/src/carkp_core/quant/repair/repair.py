@@ -14,7 +14,7 @@ calibration checkpoint is all that later stages read. What it did is logged in a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -35,3 +35,13 @@ class Repair(Protocol):
 
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Change what the scales have fixed."""
+
+
+def note(network: QuantizedNetwork, repair: Repair, report: dict[str, Any]) -> None:
+    """Keep what a pass did, as plain values, beside the pass's name."""
+    network.repairs.append({"repair": type(repair).__name__, **report})
+
+
+def first_image(batches: Sequence[InputBatch]) -> InputBatch:
+    """One sample of each input, (1, ...)."""
+    return tuple(image[:1] for image in batches[0])

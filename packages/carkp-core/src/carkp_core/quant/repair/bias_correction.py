@@ -1,0 +1,159 @@
+"""Bias correction: take the mean of a layer's quantization error out of its bias.
+
+Rounding weights moves a channel's mean by E[(w' - w) x], which adds up over layers and looks like another image to the
+next one. Nagel et al. 2019 (arXiv:1906.04721, section 4.2) subtract it from the bias:
+
+``empirical``
+    layer by layer in order, the difference of the outputs' means, float minus quantized, on the batches. Errors that
+    come with the inputs, and those of clipping, are corrected too. (Measured behind the activation: before it, the mean
+    of a channel that is mostly cut off says little about what the next layer gets.)
+``analytic``
+    without data: b -= sum (w' - w) E[x], where the batch norm before an input channel says that it is a normal variable
+    of mean beta and deviation |gamma|, clipped at 0 by a ReLU:
+    E[x] = mean Phi(mean / dev) + dev phi(mean / dev).
+
+Legend: ``O`` output channels; tensors' mean and variance by channel [C].
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carkp_core.errors import ConfigError
+from carkp_core.quant.layer import float_input
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.ops.conv_transpose import ConvTranspose2d
+from carkp_core.quant.ops.convolution import Conv2d
+from carkp_core.quant.ops.weighted import Weighted
+from carkp_core.quant.repair.normal import expected_inputs
+from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE
+from carkp_core.quant.repair.repair import InputBatch, note
+from carkp_core.quant.repair.side_by_side import Visit, output_sqnr_db, visits
+
+log = logging.getLogger(__name__)
+
+MODES = ("empirical", "analytic")
+
+
+class BiasCorrection:
+    """Correct biases once the scales are known.
+
+    A layer that has neither a bias nor a batch norm has nothing to correct; one whose weights the network uses twice is
+    left alone, since its uses have errors of their own.
+
+    Parameters
+    ----------
+    mode:
+        ``empirical`` or ``analytic``.
+    samples:
+        Images that the empirical mode looks at; it keeps their tensors in memory.
+    """
+
+    def __init__(self, mode: str = "empirical", samples: int = 64) -> None:
+        if mode not in MODES:
+            raise ConfigError("BiasCorrection: unknown mode", seen=repr(mode), allowed=", ".join(MODES))
+        if samples < 1:
+            raise ConfigError("BiasCorrection: samples is below 1", seen=str(samples))
+        self.mode, self.samples = mode, samples
+
+    def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Nothing: the errors are not known yet."""
+
+    def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Change the biases."""
+        reference = copy.deepcopy(network)
+        before = output_sqnr_db(network, batches, reference)
+        skipped = _shared(network)
+        corrected = (
+            self._empirical(network, batches, skipped) if self.mode == "empirical" else _analytic(network, skipped)
+        )
+        after = output_sqnr_db(network, batches, reference)
+        most = max(corrected.values(), default=0.0)
+        note(
+            network,
+            self,
+            {
+                "mode": self.mode,
+                "layers": {name: {"greatest_correction_steps": steps} for name, steps in corrected.items()},
+                "left_alone": [s.name for s in network.steps if _weighted(network, s.name) and s.name not in corrected],
+                "output_sqnr_db_before": before,
+                "output_sqnr_db_after": after,
+            },
+        )
+        log.info(
+            "%s bias correction of %d layers, by up to %.2f output steps: output SQNR %.2f -> %.2f dB",
+            self.mode, len(corrected), most, before, after,
+        )  # fmt: skip
+
+    def _empirical(
+        self, network: QuantizedNetwork, batches: Sequence[InputBatch], skipped: set[str]
+    ) -> dict[str, float]:
+        corrected = {}
+        for visit in visits(network, batches, self.samples):
+            layer = _weighted(network, visit.step.name)
+            if layer is None or visit.step.name in skipped:
+                continue
+            error = _mean_error(visit)
+            if _shift(layer, error):
+                corrected[visit.step.name] = float((error.abs() / layer.wanted_scale()).max())
+        return corrected
+
+
+def _mean_error(visit: Visit) -> Tensor:
+    """Float minus quantized output, averaged over samples and positions: [O], float64."""
+    output = visit.run()
+    parts = [
+        (visit.float_output[start : start + SAMPLES_AT_ONCE] - float_input(output.part(start))).double()
+        for start in visit.starts()
+    ]
+    return torch.cat([part.mean(dim=(2, 3)) for part in parts]).mean(dim=0)
+
+
+def _analytic(network: QuantizedNetwork, skipped: set[str]) -> dict[str, float]:
+    corrected = {}
+    scales = {name: layer.wanted_scale() for name, layer in network.scaled_layers()}
+    for step, (expected, source) in expected_inputs(network).items():
+        layer = _weighted(network, step.name)
+        if layer is None or expected is None or step.name in skipped:
+            continue
+        residual = scales[source[1]] if len(source) > 1 else None
+        constants = layer.integers(scales[source[0]], network.layer(source[0]).dtype, residual)
+        rows = layer.rows(layer.folded()[0]).detach().double()
+        error = rows - constants.weight.double() * constants.scale_w[:, None]
+        per_group = expected.reshape(layer.groups, -1).double()
+        columns = per_group.repeat_interleave(layer.out_channels // layer.groups, dim=0)
+        moved = (error.reshape(*columns.shape, -1) * columns[:, :, None]).sum(dim=(1, 2))
+        if _shift(layer, moved):
+            corrected[step.name] = float((moved.abs() / layer.wanted_scale()).max())
+    return corrected
+
+
+def _shift(layer: Weighted, by: Tensor) -> bool:
+    """Add to the bias, or to the batch norm's that QAT keeps; False when there is none."""
+    bias = layer.bn.bias if layer.bn is not None else layer.bias
+    if bias is None:
+        return False
+    with torch.no_grad():
+        bias.add_(by.to(bias))
+    return True
+
+
+def _weighted(network: QuantizedNetwork, name: str) -> Weighted | None:
+    layer: Any = network.layer(name)
+    return layer if isinstance(layer, (Conv2d, ConvTranspose2d)) else None
+
+
+def _shared(network: QuantizedNetwork) -> set[str]:
+    """Layers whose weights another layer has too."""
+    users: dict[int, list[str]] = {}
+    for step in network.steps:
+        layer = _weighted(network, step.name)
+        if layer is not None:
+            users.setdefault(id(layer.weight), []).append(step.name)
+    return {name for names in users.values() if len(names) > 1 for name in names}
