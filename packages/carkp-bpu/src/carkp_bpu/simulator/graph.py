@@ -14,21 +14,21 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from carkp_bpu.simulator.gemm import exact_int8
 from carkp_bpu.simulator.inputs import check_inputs
 from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
 from carkp_bpu.simulator.lowering.conv import Convolution
-from carkp_bpu.simulator.lowering.fused_conv import vector_kernels_run
+from carkp_bpu.simulator.lowering.fused_conv import joined, vector_kernels_run
 from carkp_bpu.simulator.packing import MARGIN
 from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
 from carkp_core.errors import GraphError
@@ -222,15 +222,15 @@ class StepCost:
 def profile(executor: GraphExecutor, repeats: int = 10) -> list[StepCost]:
     """Time every node of a full slice on this thread, after one run to warm up; memory holds what it holds."""
     images = executor._plan.images
-    program = list(_Worker(executor._plan, executor._binds)._bind(images))
+    program = list(_Worker(executor._plan, executor._binds).bind(images))
     best: dict[str, float] = {}
     for _ in range(repeats + 1):
         seconds: dict[str, float] = {}
-        for name, _, _, calls in program:
+        for step in program:
             start = time.perf_counter()
-            for call in calls:
+            for call in step.calls:
                 call()
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+            seconds[step.node] = seconds.get(step.node, 0.0) + time.perf_counter() - start
         best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
     return [_cost(node, executor._types, best[node.name] / images) for node in executor._plan.steps]
 
@@ -248,6 +248,16 @@ def _cost(node: Node, types: Mapping[str, TensorType], seconds: float) -> StepCo
     return StepCost(node.name, kind, int(op.weight.size) * height * width, seconds)
 
 
+@frozen(eq=False)
+class _Step:
+    """Calls of which the last ones make images ``begin`` to ``end`` of ``node``."""
+
+    node: str
+    begin: int
+    end: int
+    calls: tuple[Run, ...]
+
+
 class _Worker:
     """One thread's arena, and the calls bound to it for each number of images met."""
 
@@ -258,7 +268,7 @@ class _Worker:
         begin = -room.ctypes.data % ALIGNMENT
         self._arena = room[begin : begin + plan.arena_bytes]
         self._scratch = Scratch(SCRATCH_BYTES)
-        self._programs: dict[int, list[tuple[str, int, int, tuple[Run, ...]]]] = {}
+        self._programs: dict[tuple[int, frozenset[str]], list[_Step]] = {}
 
     def run(self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]) -> None:
         """Run images ``bounds`` of the batch and set down what is wanted in ``results``."""
@@ -267,19 +277,32 @@ class _Worker:
         for name, value in values.items():
             if name in self._plan.rooms:
                 np.copyto(self._view(name, 0, images), stored(value[first:last]))
-        if images not in self._programs:
-            self._programs[images] = list(self._bind(images))
         # What shares memory is set down when its owner is made.
         wanted: dict[str, list[str]] = {}
         for name in results:
             wanted.setdefault(self._plan.owners[name], []).append(name)
         for name in set(wanted) & set(values):
             self._set_down(wanted[name], results, first, (0, images))
-        for name, begin, end, calls in self._programs[images]:
-            for call in calls:
+        for step in self._program(images, frozenset(wanted)):
+            for call in step.calls:
                 call()
-            if name in wanted:
-                self._set_down(wanted[name], results, first, (begin, end))
+            if step.node in wanted:
+                self._set_down(wanted[step.node], results, first, (step.begin, step.end))
+
+    def _program(self, images: int, wanted: frozenset[str]) -> list[_Step]:
+        """The steps of a slice, those before one that is wanted, or before the end, as one."""
+        key = (images, wanted)
+        if key not in self._programs:
+            steps: list[_Step] = []
+            calls: list[Run] = []
+            for step in self.bind(images):
+                calls += step.calls
+                if step.node in wanted:
+                    steps.append(evolve(step, calls=joined(calls)))
+                    calls = []
+            last = _Step("", 0, 0, joined(calls))
+            self._programs[key] = [*steps, last] if calls else steps
+        return self._programs[key]
 
     def _set_down(self, names: Sequence[str], results: Mapping[str, Array], first: int, part: tuple[int, int]) -> None:
         begin, end = part
@@ -291,8 +314,8 @@ class _Worker:
     def _view(self, name: str, begin: int, end: int) -> Array:
         return self._plan.rooms[self._plan.owners[name]].view(self._arena, begin, end)
 
-    def _bind(self, images: int) -> Any:
-        """The program for a slice: (node, first image, last image, calls), stage by stage and part by part."""
+    def bind(self, images: int) -> Iterator[_Step]:
+        """The program for a slice, stage by stage and part by part."""
         types = self._plan.graph.types()
         for stage in self._plan.stages:
             for begin in range(0, images, stage.images):
@@ -302,7 +325,7 @@ class _Worker:
                     inputs = [self._input(name, types, begin, end) for name in node.inputs]
                     self._scratch.reset()
                     calls = self._binds[index](inputs, self._view(node.name, begin, end), self._scratch)
-                    yield node.name, begin, end, tuple(calls)
+                    yield _Step(node.name, begin, end, tuple(calls))
 
     def _input(self, name: str, types: Mapping[str, Any], begin: int, end: int) -> Array:
         """A step's stored input; what shares memory with another tensor has its own shape."""

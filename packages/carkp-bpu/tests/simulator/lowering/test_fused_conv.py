@@ -172,3 +172,26 @@ def test_a_failing_self_test_is_said_once(monkeypatch):
             assert not fused_conv.vector_kernels_run()
     finally:
         fused_conv.vector_kernels_run.cache_clear()
+
+
+@needs_instructions
+def test_neighbouring_convolutions_become_one_call():
+    rng = np.random.default_rng(0)
+    shape = (1, 16, 6, 6)
+    kinds = [conv(rng, shape, 16, 3, 1, 1), conv(rng, shape, 16, 3, 1, 1, 1, 16), conv(rng, shape, 16, 1, 1, 0)]
+    type_, nodes, name = TensorType(shape, "int8", 0.5), [], "img"
+    for number, op in enumerate([*kinds, ops.Clamp(-90, 90), *kinds[:2]]):
+        nodes.append(Node(f"n{number}", op, (name,), type_))
+        name = f"n{number}"
+    graph = Graph("chain", (GraphInput("img", type_),), tuple(nodes), (name,))
+    executor = simulate(graph, 1, vectors=True)
+    inputs = {"img": rng.integers(-128, 128, shape).astype(np.int8)}
+    np.testing.assert_array_equal(executor(inputs)[name], execute(graph, inputs)[name])
+    (whole,) = executor._worker_here._program(1, frozenset([name]))
+    rows = [len(call.rows) if isinstance(call, fused_conv.RowCall) else 0 for call in whole.calls]
+    assert rows == [3, 0, 2]
+    # A tensor that is asked for ends its call.
+    tapped = executor(inputs, ["n1"])
+    np.testing.assert_array_equal(tapped["n1"], execute(graph, inputs, ["n1"])["n1"])
+    parts = executor._worker_here._program(1, frozenset([name, "n1"]))
+    assert [step.node for step in parts] == ["n1", name]

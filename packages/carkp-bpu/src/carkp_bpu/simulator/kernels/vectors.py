@@ -284,6 +284,18 @@ def copy_16(typing: Any, source: Any, target: Any) -> Any:
 
 
 @intrinsic
+def copy_masked(typing: Any, source: Any, target: Any, mask: Any) -> Any:
+    """Copy those of 16 bytes whose bit of ``mask`` is set; all 16 are read."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        bits = builder.bitcast(builder.trunc(arguments[2], ir.IntType(16)), _vector(ir.IntType(1), LANES))
+        _masked_store(builder, _load(builder, _vector(I8, LANES), arguments[0]), arguments[1], bits)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
 def put_address(typing: Any, table: Any, index: Any, value: Any) -> Any:
     """``table[index] = value`` in a table of int64 at an address."""
 
@@ -293,6 +305,17 @@ def put_address(typing: Any, table: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def get_address(typing: Any, table: Any, index: Any) -> Any:
+    """``table[index]`` of a table of int64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        table_address, at = arguments
+        return _load(builder, I64, builder.add(table_address, builder.mul(at, I64(8))))
+
+    return types.int64(types.int64, types.int64), emit
 
 
 depthwise_64, depthwise_32, depthwise_16 = (_depthwise(width) for width in (64, 32, 16))

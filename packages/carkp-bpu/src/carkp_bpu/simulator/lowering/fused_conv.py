@@ -7,6 +7,7 @@ Taken where the machine has the instructions, input and output are int8 and the 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ import numpy as np
 from attrs import frozen
 
 from carkp_bpu.simulator import packing
-from carkp_bpu.simulator.gemm import later
 from carkp_bpu.simulator.kernels import fused
 from carkp_bpu.simulator.lowering.base import Array, Bind, Rescale, Run, Scratch
 from carkp_bpu.simulator.lowering.part import Part, Window
@@ -51,7 +51,7 @@ class FusedPart:
 
     def bind(
         self, inputs: Sequence[Array], output: Array, clamp: tuple[int, int], term: Array, scratch: Scratch
-    ) -> Run:
+    ) -> RowCall:
         """The call that computes the part's share of ``output``; ``term`` is of the residual, ``inputs[1]``."""
         x, part, (images, height, width, depth) = inputs[0], self.part, output.shape
         grid = part.grid((height, width))
@@ -75,18 +75,32 @@ class FusedPart:
             room = scratch.take((chunk * channels + packing.MARGIN,), np.int8)
             row[15], row[31:37] = address(room), (height, width, *part.first_yx, *part.step_yx)
             kept.append(room)
-        return Kept(later(fused.convolve, row, term), kept)
+        return RowCall(row[None], term[None], tuple(kept))
 
 
-class Kept:
-    """A call, and the arrays behind the addresses it goes by."""
+@frozen(eq=False)
+class RowCall:
+    """Convolutions in one call of ``kernels.fused.run_rows``, and the arrays behind the addresses they go by."""
 
-    def __init__(self, call: Run, arrays: Sequence[Array]) -> None:
-        self.call = call
-        self.arrays = tuple(arrays)
+    rows: Array
+    terms: Array
+    kept: tuple[Any, ...]
 
     def __call__(self) -> None:
-        self.call()
+        fused.run_rows(self.rows, self.terms)
+
+
+def joined(calls: Sequence[Run]) -> tuple[Run, ...]:
+    """The same calls, neighbouring convolutions made into one call."""
+    result: list[Run] = []
+    for together, group in itertools.groupby(calls, lambda call: isinstance(call, RowCall)):
+        members: list[Any] = list(group)
+        if together and len(members) > 1:
+            rows = np.concatenate([call.rows for call in members])
+            terms = np.concatenate([call.terms for call in members])
+            members = [RowCall(rows, terms, tuple(call.kept for call in members))]
+        result += members
+    return tuple(result)
 
 
 def address(array: Array) -> int:
@@ -107,7 +121,7 @@ def fuse_parts(
         return None
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
-        calls = []
+        calls: list[Run] = []
         for part in found:
             scratch.reset()
             calls.append(part.bind(inputs, output, clamp, table, scratch))
@@ -150,13 +164,14 @@ def lower_depthwise(weight: Array, rescale: Rescale, window: Window, clamp: tupl
 
     def bind(inputs: Sequence[Array], output: Array, scratch: Scratch) -> list[Run]:
         x, (images, height, width, _) = inputs[0], output.shape
-        addresses, moves = scratch.take((4 * quads,), np.int64), scratch.take((4 * quads,), np.int64)
-        row: Any = (
+        taps = scratch.take((2, 4 * quads), np.int64)
+        row = np.zeros(fused.ROW_LENGTH, dtype=np.int64)
+        row[:23] = (
             address(x), images, *x.shape[1:3], height, width, channels, *window, quads,
-            address(matrix), address(numbers), address(zeros), address(output), *clamp, address(addresses),
+            address(matrix), address(numbers), address(zeros), address(output), *clamp, address(taps),
         )  # fmt: skip
-        call = later(fused.convolve_depthwise, np.array(row, dtype=np.int64), addresses, moves)
-        return [Kept(call, (matrix, numbers, zeros, x, output))]
+        row[fused.DEPTHWISE] = 1
+        return [RowCall(row[None], np.zeros((1, 3)), (matrix, numbers, zeros, x, output, taps))]
 
     return bind
 
