@@ -8,74 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from exact_networks import assert_exact, calibrated, differing
+from exact_networks import Everything, assert_exact, calibrated, differing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from carkp_core.quant.convert import convert
+from carkp_core.quant.learned_scale import ScaleGuard, learned_scales, parameter_groups
 from carkp_core.quant.prepare import prepare
 from carkp_core.quant.settings import QAT_MODES, quant_settings
 
 torch.set_num_threads(1)
-
-
-class Everything(nn.Module):
-    """Every operator, in module, functional and method form."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.BatchNorm2d(3)
-        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(8)
-        self.depthwise = nn.Conv2d(8, 8, (3, 5), padding=(1, 2), groups=8, dilation=1)
-        self.dilated = nn.Conv2d(8, 8, 3, padding="same", dilation=2, groups=2)
-        self.project = nn.Conv2d(8, 8, 1)
-        self.up = nn.ConvTranspose2d(8, 6, 4, 2, 1, groups=2, bias=False)
-        self.up_bn = nn.BatchNorm2d(6)
-        self.odd = nn.ConvTranspose2d(6, 8, 3, 2, 1, output_padding=1)
-        self.prelu = nn.PReLU(8, init=0.3)
-        self.gamma = nn.Parameter(torch.randn(8, 1, 1))
-        self.position = nn.Parameter(torch.randn(1, 8, 8, 8))
-        self.fc1, self.fc2 = nn.Linear(8, 5), nn.Linear(8, 8)
-        self.activations = nn.ModuleList(
-            [nn.SiLU(), nn.Hardswish(), nn.GELU(), nn.Hardsigmoid(), nn.LeakyReLU(0.2), nn.ELU(), nn.Mish(), nn.Tanh()]
-        )
-        for norm in (self.first, self.bn, self.up_bn):
-            nn.init.uniform_(norm.weight, -1, 2)
-            nn.init.normal_(norm.bias)
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.2, 3)
-
-    def forward(self, x: Tensor) -> dict[str, Any]:
-        x = self.first(x)
-        x = F.relu(self.bn(self.stem(x)), inplace=True)
-        y = self.project(F.relu6(self.depthwise(x)))
-        x = torch.relu(x + y)
-        x = x - self.dilated(x)
-        x = (self.prelu(x) * self.gamma + self.position).clamp(-2, 3)
-        gate = x.mean((2, 3), keepdim=True)
-        x = x * torch.sigmoid(self.project(gate))
-        for activation in self.activations:
-            x = activation(x) + 0.1 * x
-        a, b = x.chunk(2, dim=1)
-        x = torch.cat([b, a * 2 - 1, x[:, ::2]], dim=1)[:, :8]
-        n, c, h, w = x.shape
-        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, -1, h, w)
-        pooled = F.max_pool2d(x, 3, 2, 1, ceil_mode=True)
-        averaged = F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False)
-        included = F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)
-        small = torch.stack([pooled, averaged, included], dim=1).mean(dim=-1).flatten(1)
-        nearest = F.interpolate(pooled, scale_factor=2, mode="nearest")[..., :h, :w]
-        bilinear = F.interpolate(averaged, size=(h, w), mode="bilinear", align_corners=False)
-        corners = F.interpolate(included, size=(h, w), mode="bilinear", align_corners=True)
-        x = 1 - (nearest + bilinear - corners) / 3
-        x = F.pad(x, (1, 0, 0, 1), value=0.5)[:, :, 1:, :-1]
-        tokens = self.fc2(x.flatten(2).permute(0, 2, 1)).relu().transpose(1, 2).unflatten(2, (h, w))
-        heat = self.odd(F.relu(self.up_bn(self.up(tokens))))
-        logits = self.fc1(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        shuffled = F.pixel_shuffle(x, 2) + x.amax((2, 3)).unsqueeze(-1).unsqueeze(-1)[:, :2]
-        return {"heat": heat, "rest": [logits, small, (shuffled, -x.square().sqrt())]}
 
 
 def test_every_operator_is_exact() -> None:
@@ -199,15 +142,28 @@ def test_outputs_do_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize("mode", QAT_MODES)
-def test_a_trained_network_equals_its_own_integer_model(mode: str) -> None:
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"activation_qat_observer": "min_max"},
+        {"activation_qat_observer": "learned"},
+        {"activation_qat_observer": "learned", "weight_qat_observer": "learned"},
+    ],
+    ids=["follows", "learned", "learned weights too"],
+)
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_a_trained_network_equals_its_own_integer_model(mode: str, params: dict[str, str], dtype: str) -> None:
     torch.manual_seed(7)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Residual([nn.Conv2d(8, 8, 1)], False),
         nn.ConvTranspose2d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1),
     )  # fmt: skip
     x, target = torch.randn(8, 3, 8, 8), torch.randn(8, 2, 16, 16)
-    network = calibrated(net, x, settings=quant_settings(mode, {"activation_qat_observer": "min_max"})).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    names = ["img", *(step.name for step in prepare(net.eval(), {"img": x[:1]}).steps)]
+    network = calibrated(net, x, dict.fromkeys(names, dtype), settings=quant_settings(mode, params)).train()
+    before = [float(layer.scale.detach()) for _, layer in network.scaled_layers()]
+    optimizer = torch.optim.SGD(parameter_groups(network), lr=0.05)
+    ScaleGuard(learned_scales(network)).attach(optimizer)
     losses = []
     for _ in range(20):
         loss = F.mse_loss(network(x), target)
@@ -216,4 +172,5 @@ def test_a_trained_network_equals_its_own_integer_model(mode: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+    assert before != [float(layer.scale.detach()) for _, layer in network.scaled_layers()]
     assert differing(network.eval(), convert(network, "net"), x) == {}

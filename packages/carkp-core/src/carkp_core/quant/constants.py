@@ -58,7 +58,14 @@ class WeightedConstants:
 
 
 def weighted_constants(
-    rows: Tensor, bias: Tensor | None, scale_x: float, dtype_x: str, scale_y: float, in_add: bool, name: str
+    rows: Tensor,
+    bias: Tensor | None,
+    scale_x: float,
+    dtype_x: str,
+    scale_y: float,
+    in_add: bool,
+    name: str,
+    learned: Tensor | None = None,
 ) -> WeightedConstants:
     """Quantize a layer's weights and bias and choose its multipliers.
 
@@ -76,6 +83,8 @@ def weighted_constants(
         The accumulator is a term of an add (15 fractional bits).
     name:
         The layer, for messages.
+    learned:
+        Scales [O] that take the place of absmax / 127 where they are above 0. Weights beyond 127 steps are clamped.
 
     Raises
     ------
@@ -87,7 +96,11 @@ def weighted_constants(
     offsets = offsets.double()
     absmax = torch.linalg.vector_norm(rows, torch.inf, dim=1).double().cpu().numpy()
     scale_x32 = np.float32(scale_x)
-    wanted = np.maximum((absmax / WEIGHT_LIMIT).astype(np.float32), _TINY)
+    steps_w = absmax / WEIGHT_LIMIT
+    if learned is not None:
+        given = learned.detach().double().cpu().numpy()
+        steps_w = np.where(given > 0.0, given, steps_w)
+    wanted = np.maximum(steps_w.astype(np.float32), _TINY)
     from_bias = np.abs(offsets.cpu().numpy()) / (float(scale_x32) * 2.0**30)
     scale_w = np.maximum(wanted, from_bias.astype(np.float32))
     if dtype_x == "int16":

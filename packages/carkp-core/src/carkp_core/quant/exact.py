@@ -17,6 +17,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from carkp_core.quant.step_gradient import noted
+
 #: Largest sum that a float32 convolution of whole numbers carries exactly.
 FLOAT32_BOUND = 1 << 24
 
@@ -86,7 +88,8 @@ class _Quantize(torch.autograd.Function):
 
 def quantize(values: Tensor, scale: float, lo: int, hi: int) -> Tensor:
     """Round half even of ``values / scale`` in float64, clamped: ``ir.arithmetic.quantize`` with a gradient."""
-    return _Quantize.apply(values, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+    steps: Tensor = _Quantize.apply(values, scale, lo, hi)  # type: ignore[no-untyped-call]
+    return noted(steps, lambda: values.detach().float() / scale, lo, hi)
 
 
 def lookup(values: Tensor, table: Tensor, slopes: Tensor | None) -> Tensor:

@@ -135,6 +135,18 @@ class Layer(nn.Module):
         """What a person should know of the last integer constants."""
         return []
 
+    def learn_scale(self) -> None:
+        """Make the output scale a parameter, under the same name."""
+        if self.own_scale and "scale" in self._buffers:
+            value = self._buffers.pop("scale")
+            assert value is not None
+            self.scale = nn.Parameter(value)
+
+    def set_scale(self, scale: float) -> None:
+        """Set the output scale."""
+        with torch.no_grad():
+            self.scale.fill_(scale)
+
     def wanted_scale(self) -> float:
         """The calibrated output scale.
 
@@ -143,13 +155,15 @@ class Layer(nn.Module):
         QuantizationError
             When the layer was never calibrated.
         """
-        scale = float(self.scale)
+        scale = float(self.scale.detach())
         if not (math.isfinite(scale) and scale > 0.0):
             raise QuantizationError(
                 "the layer has no scale",
                 where=str(self.source) or self.label,
                 seen=repr(scale),
-                remedy="calibrate first: carkp train --stage calibration",
+                remedy="train with a lower learning rate; a loop of your own needs quant.learned_scale.ScaleGuard"
+                if scale < 0.0
+                else "calibrate first: carkp train --stage calibration",
             )
         return scale
 

@@ -6,9 +6,9 @@ values are the same and gradients pass straight through the roundings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from attrs import frozen
@@ -23,10 +23,11 @@ from carkp_core.quant.exact import QTensor
 from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.layer import Layer, float_input
 from carkp_core.quant.observers import MinMax, Observer
+from carkp_core.quant.ops.weighted import Weighted
+from carkp_core.quant.ranges import LOOK_SAMPLES, RangeFollower, joint_samples, main_process_says
+from carkp_core.quant.scales import fix_scales, require_usable
+from carkp_core.quant.step_gradient import LearnedStep, at_the_ends, learning, with_slope
 from carkp_core.quant.types import chosen_forms, take_forms
-
-#: In QAT with an observer: every how many steps, and on how many samples, the ranges are looked at again.
-QAT_OBSERVE_STEPS, QAT_OBSERVE_SAMPLES = 16, 8
 
 
 @frozen
@@ -63,13 +64,22 @@ class QuantizedNetwork(nn.Module):
 
     Its ``state_dict`` holds the float weights and the scales, which is all that its integers are made from, and how
     they came about.
+
+    Parameters
+    ----------
+    layers:
+        What the passes made.
+    input_scales:
+        Input name -> step, where it is fixed.
+    follower:
+        Lets the scales follow the ranges while training; None keeps them.
     """
 
     def __init__(
         self,
         layers: LayerGraph,
         input_scales: Mapping[str, float] | None = None,
-        qat_observer: Callable[[], Observer] | None = None,
+        follower: RangeFollower | None = None,
     ) -> None:
         super().__init__()
         scales = input_scales or {}
@@ -93,10 +103,14 @@ class QuantizedNetwork(nn.Module):
         #: Layers whose upper clamp a repair pass took off.
         self.unclamped: list[str] = []
         self._observers: dict[str, Observer] | None = None
+        #: At the inputs whose scale is given: only for what is wrong with them.
+        self._watched: dict[str, Observer] = {}
         #: Makes the observers of ``start_observing``.
         self.default_observer: Callable[[], Observer] = MinMax
-        self._qat_observer = qat_observer
-        self._qat_steps = 0
+        self._follower = follower
+        #: Training steps seen, of which some look at the ranges.
+        self._followed_steps = 0
+        self._batch_norm_frozen = self._scales_frozen = False
         #: For each step, the tensors that nobody reads after it.
         self.freed = _last_uses(self.steps, self.output_names)
 
@@ -107,6 +121,7 @@ class QuantizedNetwork(nn.Module):
                 values = self.float_values(images, self._observe)
             return _filled(self.structure, values)
         if self.training:
+            self._find_missing_scales(images)
             self._follow_ranges(images)
         integers = self.integer_values(images)
         return _filled(self.structure, {name: float_input(integers[name]) for name in self.output_names})
@@ -114,11 +129,14 @@ class QuantizedNetwork(nn.Module):
     def integer_values(self, images: Sequence[Tensor], taps: Sequence[str] = ()) -> dict[str, QTensor]:
         """The integer outputs, and further tensors by name."""
         values: dict[str, QTensor] = {
-            name: self._input(name).quantize(image) for name, image in self._named(images).items()
+            name: _in_integers(self._input(name), self._input(name).quantize, image)
+            for name, image in self._named(images).items()
         }
         with exact.exact_convolutions():
             for step, freed in zip(self.steps, self.freed, strict=True):
-                values[step.name] = self._run(step, lambda layer, inputs: layer.integer_forward(*inputs), values)
+                values[step.name] = self._run(
+                    step, lambda layer, inputs: _in_integers(layer, layer.integer_forward, *inputs), values
+                )
                 for name in freed:
                     if name not in taps:
                         del values[name]
@@ -163,7 +181,9 @@ class QuantizedNetwork(nn.Module):
     def start_observing(self, make: Callable[[], Observer] | None = None) -> None:
         """From now on run in float and look at every tensor that needs a scale."""
         make = make or self.default_observer
-        self._observers = {name: make() for name, layer in self.scaled_layers() if not getattr(layer, "fixed", False)}
+        fixed = {name for name, layer in self.inputs.items() if cast("Input", layer).fixed}
+        self._observers = {name: make() for name, _ in self.scaled_layers() if name not in fixed}
+        self._watched = {name: MinMax() for name in fixed}
 
     @contextmanager
     def in_float(self) -> Iterator[None]:
@@ -174,10 +194,17 @@ class QuantizedNetwork(nn.Module):
         finally:
             self._observers = observers
 
-    def finish_observing(self, strict: bool = True) -> None:
-        """Turn what was seen into scales.
+    def finish_observing(self, strict: bool = True, batches: Iterable[Sequence[Tensor]] = ()) -> None:
+        """Turn what was seen into scales, and keep a record of it in ``observer_choices``.
 
         A tensor that was 0 throughout gets 1 / qmax, so that it stays 0 and small values elsewhere remain legal.
+
+        Parameters
+        ----------
+        strict:
+            Refuse values that no scale can be found for.
+        batches:
+            Inputs that were not observed, for observers that choose (``mix``).
 
         Raises
         ------
@@ -185,8 +212,22 @@ class QuantizedNetwork(nn.Module):
             No data, NaN or infinite values (with ``strict``): names the layer and the cause.
         """
         assert self._observers is not None, "start_observing comes first"
+        if strict:
+            self.require_finite()
         observers, self._observers = self._observers, None
-        self._set_scales(observers, strict)
+        self.observer_choices = fix_scales(self, observers, strict, batches)
+
+    def require_finite(self, where: str = "") -> None:
+        """Raise QuantizationError naming the first layer that made NaN or infinite values, and ``where`` that was."""
+        observers = self._watched | dict(self.observers())
+        for name, observer in observers.items():
+            if observer.defect:
+                require_usable(name, self.layer(name), observer, where)
+
+    @property
+    def chooses(self) -> bool:
+        """True when the observers at work choose by batches that were not observed."""
+        return any(observer.chooses for observer in self.observers().values())
 
     def observers(self) -> Mapping[str, Observer]:
         """The observers at work, by tensor name."""
@@ -202,54 +243,91 @@ class QuantizedNetwork(nn.Module):
         layers = {step.name: self.layer(step.name) for step in self.steps}
         return {name: layer for name, layer in layers.items() if not layer.integer}
 
+    def learn_scales(self, weights: bool = False) -> None:
+        """Make the scales parameters, for QAT: those of activations but for fixed inputs, or those of weights."""
+        for module in self.modules():
+            if isinstance(module, Weighted) and weights:
+                module.learn_weight_scale()
+            if isinstance(module, Layer) and not weights and not getattr(module, "fixed", False):
+                module.learn_scale()
+
+    def freeze_batch_norm(self) -> None:
+        """From now on train with the running statistics: the training forward equals the evaluation forward."""
+        if not self._batch_norm_frozen:
+            self._batch_norm_frozen = True
+            self.train(self.training)
+
+    def freeze_scales(self) -> None:
+        """From now on the scales follow no ranges. Learned ones are the optimizer's: drop their gradients."""
+        self._scales_frozen = True
+
+    def train(self, mode: bool = True) -> QuantizedNetwork:
+        super().train(mode)
+        if self._batch_norm_frozen:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
     def get_extra_state(self) -> dict[str, Any]:
-        """How the scales came about; part of the ``state_dict``."""
-        return {"observer_choices": self.observer_choices, "repairs": self.repairs, **chosen_forms(self)}
+        """How the scales came about, and how many steps have trained them; part of the ``state_dict``."""
+        return {
+            "observer_choices": self.observer_choices,
+            "repairs": self.repairs,
+            "followed_steps": self._followed_steps,
+            **chosen_forms(self),
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_extra_state`` returned."""
         self.observer_choices = dict(state.get("observer_choices", {}))
         self.repairs = list(state.get("repairs", []))
         take_forms(self, state)
-
-    def _set_scales(self, observers: Mapping[str, Observer], strict: bool) -> None:
-        for name, observer in observers.items():
-            layer = self.layer(name)
-            if strict and (observer.batches == 0 or observer.defect):
-                raise QuantizationError(
-                    "the layer's scale cannot be calibrated",
-                    where=str(layer.source) or name,
-                    seen=f"{observer.defect} in its output" if observer.defect else "no data",
-                    remedy=_REMEDY_DEFECT if observer.defect else _REMEDY_EMPTY,
-                )
-            threshold = observer.threshold(INT_RANGE[layer.dtype][1])
-            layer.scale.fill_(safe_scale(threshold, layer.dtype))
+        self._followed_steps = int(state.get("followed_steps", 0))
 
     def _observe(self, name: str, values: Tensor) -> None:
-        if self._observers is not None and name in self._observers:
-            self._observers[name].update(values)
+        if self._observers:
+            observer = self._observers.get(name) or self._watched.get(name)
+            if observer is not None:
+                observer.update(values)
+
+    def _find_missing_scales(self, images: Sequence[Tensor]) -> None:
+        """QAT without calibration: take the scales from the first batch, and learned ones of weights from these."""
+        for module in self.layers.values():
+            if isinstance(module, Weighted):
+                module.find_weight_scale()
+        if all(float(layer.scale.detach()) != 0.0 for _, layer in self.scaled_layers()):
+            return
+        observers = self._looked_at(joint_samples(images, None), MinMax)
+        self.observer_choices = fix_scales(self, observers)
+        found = main_process_says({name: float(layer.scale.detach()) for name, layer in self.scaled_layers()})
+        for name, scale in found.items():
+            self.layer(name).set_scale(scale)
 
     def _follow_ranges(self, images: Sequence[Tensor]) -> None:
-        """QAT: take missing scales from the first batch, and follow the ranges if an observer was asked for."""
-        missing = any(float(layer.scale) == 0.0 for _, layer in self.scaled_layers())
-        due = self._qat_observer is not None and self._qat_steps % QAT_OBSERVE_STEPS == 0
-        self._qat_steps += 1
-        if not missing and not due:
+        """QAT: move the scales towards the present ranges, if that was asked for and it is time."""
+        follower, step = self._follower, self._followed_steps
+        self._followed_steps += 1
+        if follower is None or self._scales_frozen or not follower.due(step):
             return
-        if missing:
-            self.start_observing(MinMax)
-        elif self._observers is None:
-            self.start_observing(self._qat_observer or MinMax)
-        with torch.no_grad():
-            self.float_values([image[: None if missing else QAT_OBSERVE_SAMPLES] for image in images], self._observe)
-        if missing:
-            self.finish_observing()
-            return
-        observers, self._observers = self._observers or {}, None
-        for name, observer in observers.items():
-            layer = self.layer(name)
-            seen = safe_scale(observer.threshold(INT_RANGE[layer.dtype][1]), layer.dtype)
-            layer.scale.lerp_(torch.tensor(seen).to(layer.scale), 0.1)
+        observers = self._looked_at(joint_samples(images, LOOK_SAMPLES), follower.make)
+        layers = {name: self.layer(name) for name in observers}
+        limits = {name: observers[name].threshold(INT_RANGE[layer.dtype][1]) for name, layer in layers.items()}
+        for name, limit in main_process_says(limits).items():
+            scale = float(layers[name].scale.detach())
+            seen = safe_scale(limit, layers[name].dtype)
+            layers[name].set_scale(scale + follower.averaging_constant * (seen - scale))
+
+    def _looked_at(self, images: Sequence[Tensor], make: Callable[[], Observer]) -> Mapping[str, Observer]:
+        """Observers that have seen the float network on these images."""
+        self.start_observing(make)
+        observers = self.observers()
+        try:
+            with torch.no_grad():
+                self.float_values(images, self._observe)
+        finally:
+            self._observers = None
+        return observers
 
     def _input(self, name: str) -> Input:
         return self.inputs[name]  # type: ignore[return-value]
@@ -278,15 +356,23 @@ class QuantizedNetwork(nn.Module):
             ) from error
 
 
-_REMEDY_EMPTY = "calibrate with at least one batch: check the calibration data loader and num_steps"
-_REMEDY_DEFECT = "look at the float network: predict --stage float must give finite outputs on these images"
-
-
 class _Name:
     """A tensor's name in the nested outputs."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+def _in_integers(layer: Layer, run: Callable[..., QTensor], *inputs: Any) -> QTensor:
+    """Run a layer on whole numbers; in training, with a gradient to its scale if that is learned."""
+    scale = layer._parameters.get("scale")
+    if scale is None or not (layer.training and torch.is_grad_enabled()):
+        return run(*inputs)
+    with learning(LearnedStep(scale, layer.dtype)) as step:
+        result = run(*inputs)
+        values = result.values if step.noted else with_slope(result.values, at_the_ends(result.values, layer.dtype))
+    step.features = values[0].numel()
+    return QTensor(values, result.scale, result.dtype)
 
 
 def _labels(nodes: Sequence[fx.Node]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from carkp_core.quant.graph import LayerGraph
 from carkp_core.quant.lower import definitions, lower
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.operators import OperatorDefinition
-from carkp_core.quant.settings import QuantSettings, observer_factory
+from carkp_core.quant.settings import LEARNED, QuantSettings, range_follower
 from carkp_core.quant.share import share
 from carkp_core.quant.simplify import simplify
 from carkp_core.quant.trace import TRACE_BATCH, Trace, trace
@@ -45,7 +45,7 @@ def prepare(
     context:
         Plugins, march and backend; None for core's operators and int8 everywhere.
     settings:
-        Observers for QAT, and whether batch norm is folded now (``fuse_bn``) or at each evaluation.
+        What becomes of the scales in QAT, and whether batch norm is folded now (``fuse_bn``) or at each evaluation.
     input_scales:
         Input name -> step, where it is fixed; others are observed.
 
@@ -63,12 +63,12 @@ def prepare(
     fuse(layers)
     share(layers)
     annotate(layers, context)
-    catalog = None if context is None else context.catalog
-    follow = None
-    if settings.qat_observer not in (None, "fixed_scale"):
-        follow = observer_factory(str(settings.qat_observer), settings.qat_kwargs, catalog)
-    made = QuantizedNetwork(layers, input_scales, follow)
+    made = QuantizedNetwork(layers, input_scales, range_follower(settings, context))
     _hold_against(made, traced, layers, example_inputs)
+    if settings.qat_observer == LEARNED:
+        made.learn_scales()
+    if settings.weight_qat_observer == LEARNED:
+        made.learn_scales(weights=True)
     return made.to(_device(network)).train(network.training)
 
 

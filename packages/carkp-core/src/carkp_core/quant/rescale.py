@@ -13,7 +13,8 @@ Values are whole numbers held in floats. Three ways, chosen from proven bounds, 
 
 **Gradients** pass straight through each rounding: backward, a rescale is a product with the ratio. They are 0 where the
 result was clamped: at the type's ends, and at a fused ReLU or ReLU6. The clamp of an add's single terms at 2**31 steps
-passes them, since no sum that it changes lies inside the type but for terms that cancel.
+passes them, since no sum that it changes lies inside the type but for terms that cancel. Steps that are learned get
+theirs from ``quant.step_gradient``.
 
 Work goes through the batch in slices of about 2**18 elements, so that float64 stays in the cache.
 
@@ -31,6 +32,7 @@ from attrs import frozen
 from torch import Tensor
 
 from carkp_core.ir.arithmetic import ADD_FRACTION_BITS, ADD_TERM_LIMIT
+from carkp_core.quant.step_gradient import noted
 
 #: Largest accumulator that a float64 product with a 24-bit multiplier carries exactly.
 FLOAT64_BOUND = 1 << 28
@@ -91,13 +93,27 @@ class AddTerm:
 
 def rescaled(acc: Tensor, bias: Tensor | None, factor: Factor, lo: int, hi: int) -> Tensor:
     """RESCALE of ``acc + bias``, float32. ``bias`` is float64, shaped as the factor."""
-    return _Rescaled.apply(acc, bias, factor, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+    values: Tensor = _Rescaled.apply(acc, bias, factor, lo, hi)  # type: ignore[no-untyped-call]
+    return noted(values, lambda: _unrounded((AddTerm(acc, factor, bias=bias),)), lo, hi)
 
 
 def added(terms: Sequence[AddTerm], lo: int, hi: int) -> Tensor:
     """The sum of rescaled terms, clamped, float32. The tensors broadcast; each has the batch in front, or 1."""
     tensors = [tensor for term in terms for tensor in (term.values, term.bias)]
-    return _Added.apply(terms, lo, hi, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    values: Tensor = _Added.apply(terms, lo, hi, *tensors)  # type: ignore[no-untyped-call]
+    return noted(values, lambda: _unrounded(terms), lo, hi)
+
+
+def _unrounded(terms: Sequence[AddTerm]) -> Tensor:
+    """The sum before it is rounded and clamped, float32: within about 1e-5 of a step inside the int8 range."""
+    total: Any = 0.0
+    for term in terms:
+        ratio = term.factor.ratio.to(torch.float32)
+        part = term.values.float() * ratio
+        if term.bias is not None:
+            part += (term.bias * term.factor.ratio).float()
+        total = total - part if term.negative else total + part
+    return total  # type: ignore[no-any-return]
 
 
 class _Rescaled(torch.autograd.Function):

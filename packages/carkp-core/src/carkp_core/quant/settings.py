@@ -10,13 +10,17 @@ from attrs import field, frozen
 
 from carkp_core.errors import ConfigError
 from carkp_core.quant.observers import OBSERVERS, Observer
+from carkp_core.quant.ranges import RangeFollower
 
 #: How QAT treats batch norm: folded before training, or kept beside the weights with the batch's statistics in
 #: training and the running ones folded in evaluation. ``with_bn_reverse_fold`` quantizes the folded weights in
 #: training as well, ``with_bn`` the unfolded ones.
 QAT_MODES = ("fuse_bn", "with_bn", "with_bn_reverse_fold")
 
-_WEIGHT_OBSERVERS = ("min_max",)
+#: In place of an observer, in QAT: scales are parameters (LSQ).
+LEARNED = "learned"
+
+_WEIGHT_OBSERVERS = {"weight_calibration_observer": ("min_max",), "weight_qat_observer": ("min_max", LEARNED)}
 
 
 @frozen
@@ -26,9 +30,11 @@ class QuantSettings:
     qat_mode: str = "fuse_bn"
     calibration_observer: str = "percentile"
     calibration_kwargs: Mapping[str, Any] = field(factory=dict)
-    #: None keeps the calibrated scales in QAT.
+    #: None keeps the calibrated scales in QAT, ``LEARNED`` trains them, an observer lets them follow the ranges.
     qat_observer: str | None = None
     qat_kwargs: Mapping[str, Any] = field(factory=dict)
+    #: ``min_max`` takes a channel's scale from its weights, ``LEARNED`` trains it.
+    weight_qat_observer: str = "min_max"
 
 
 _KEYS = (
@@ -64,12 +70,12 @@ def quant_settings(qat_mode: str | None = None, qconfig_params: Mapping[str, Any
                 where="model_convert_pipeline.qconfig_params",
                 allowed=", ".join(_KEYS),
             )
-    for key in ("weight_calibration_observer", "weight_qat_observer"):
-        if params.get(key, "min_max") not in _WEIGHT_OBSERVERS:
+    for key, allowed in _WEIGHT_OBSERVERS.items():
+        if (params.get(key) or "min_max") not in allowed:
             raise ConfigError(
                 f"weights cannot have the observer {params[key]!r}",
                 where=f"model_convert_pipeline.qconfig_params.{key}",
-                allowed=", ".join(_WEIGHT_OBSERVERS),
+                allowed=", ".join(allowed),
             )
     return QuantSettings(
         mode,
@@ -77,7 +83,34 @@ def quant_settings(qat_mode: str | None = None, qconfig_params: Mapping[str, Any
         params.get("activation_calibration_qkwargs") or {},
         params.get("activation_qat_observer"),
         params.get("activation_qat_qkwargs") or {},
+        params.get("weight_qat_observer") or "min_max",
     )
+
+
+def range_follower(settings: QuantSettings, context: Any = None) -> RangeFollower | None:
+    """What moves the scales in QAT; None where they stay or are learned.
+
+    ``moving_average`` follows the greatest magnitudes; any other observer says what it would choose for the samples of
+    one look. ``averaging_constant`` among the arguments is the share of the way that a scale moves at each look.
+
+    Raises
+    ------
+    ConfigError
+        An unknown observer, or an argument that it does not have.
+    """
+    name, kwargs = settings.qat_observer, dict(settings.qat_kwargs)
+    if name == LEARNED and kwargs:
+        raise ConfigError(
+            "learned scales take no arguments",
+            where="model_convert_pipeline.qconfig_params.activation_qat_qkwargs",
+            seen=", ".join(kwargs),
+        )
+    if name in (None, LEARNED, "fixed_scale"):
+        return None
+    constant = kwargs.pop("averaging_constant", 0.1)
+    catalog = None if context is None else context.catalog
+    make = observer_factory("min_max" if name == "moving_average" else str(name), kwargs, catalog)
+    return RangeFollower(make, constant)
 
 
 def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) -> Callable[[], Observer]:

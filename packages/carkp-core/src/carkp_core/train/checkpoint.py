@@ -31,8 +31,9 @@ from carkp_core.stages import STAGES
 
 FORMAT = 1
 
-#: How torch names a module's state that is no tensor. A file may lack it: networks keep only records there.
-_RECORDS = "_extra_state"
+#: What a file may lack: records (torch's name for a module's state that is no tensor), and the learned scales of
+#: weights, which QAT takes from the weights that it starts from.
+_OPTIONAL = ("_extra_state", ".weight_scale")
 
 #: Names listed of each kind of disagreement; the rest is counted.
 _LISTED = 4
@@ -211,7 +212,7 @@ def load_state(
     matched = sum(isinstance(value, Tensor) for value in fitting.values())
     report = LoadReport(
         matched=matched,
-        missing=tuple(name for name in own if name not in state and not name.endswith(_RECORDS)),
+        missing=tuple(name for name in own if name not in state and not name.endswith(_OPTIONAL)),
         unexpected=tuple(name for name in state if name not in own),
         mismatched=tuple(
             f"{name} {list(getattr(state[name], 'shape', []))}, here {list(own[name].shape)}"

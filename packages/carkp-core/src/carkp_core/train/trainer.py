@@ -13,6 +13,7 @@ from torch import nn
 from carkp_core.config.recipe import Recipe, deferred
 from carkp_core.context import Context
 from carkp_core.errors import ConfigError
+from carkp_core.quant.learned_scale import ScaleGuard, learned_scales, parameter_groups
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.callbacks.checkpoint import Checkpoint
 from carkp_core.train.callbacks.metric_updater import MetricUpdater
@@ -170,7 +171,8 @@ class Trainer:
                 seen=f"optimizer {'missing' if self.optimizer is None else 'given'}, {len(parameters)} parameters",
             )
         make = self.optimizer.build if isinstance(self.optimizer, Recipe) else self.optimizer
-        training.optimizer = make(params=parameters)
+        training.optimizer = make(params=parameter_groups(training.model))
+        ScaleGuard(learned_scales(training.model)).attach(training.optimizer)
         training.replica = replicate(training.model, environment.device, environment.world, self.find_unused_parameters)
 
 

@@ -68,7 +68,7 @@ class ConvTranspose2d(Weighted):
         return self.bounded(builder, y)
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
-        if self.bn is not None and self.training:
+        if self.bn is not None and self.bn.training:
             return self.train_with_batch_norm(inputs[0], None, 1.0)
         c = self.constants(inputs[0])
         acc, bias = self.accumulate(inputs[0], c)

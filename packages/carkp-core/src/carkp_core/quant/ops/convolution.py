@@ -81,7 +81,7 @@ class Conv2d(Weighted):
 
     def integer_forward(self, *inputs: QTensor) -> QTensor:
         x, residual = inputs[0], inputs[1] if self.residual else None
-        if self.bn is not None and self.training:
+        if self.bn is not None and self.bn.training:
             return self.train_with_batch_norm(x, residual, -1.0 if self.residual == "-" else 1.0)
         c = self.constants(x, residual)
         acc, bias = self.accumulate(x, c)

@@ -23,6 +23,7 @@ from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import Bounds, IrOp, Layer, Shape, origin_of
 from carkp_core.quant.operators import Call, OperatorDefinition, is_number, is_tensor
 from carkp_core.quant.ops.move import Move
+from carkp_core.quant.step_gradient import noted
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -65,7 +66,13 @@ class Table(Layer):
         slopes = None
         if torch.is_grad_enabled() and x.values.requires_grad:
             slopes = torch.gradient(entries, dim=-1)[0].contiguous()
-        return QTensor(exact.lookup(x.values, entries, slopes), scale, x.dtype)
+        values = exact.lookup(x.values, entries, slopes)
+        values = noted(values, lambda: self._steps(x, scale), *INT_RANGE["int8"])
+        return QTensor(values, scale, x.dtype)
+
+    def _steps(self, x: QTensor, scale: float) -> Tensor:
+        """The function in steps of the output, not rounded."""
+        return self.float_forward(x.values.detach() * x.scale) / scale
 
     def _interpolated(self, x: QTensor, table: Any, scale: float) -> Tensor:
         entries = torch.as_tensor(table.astype(np.int64), device=x.values.device)
@@ -77,7 +84,7 @@ class Table(Layer):
         if not (torch.is_grad_enabled() and x.values.requires_grad):
             return value
         smooth = self.float_forward(x.values * x.scale) / scale
-        return smooth + (value - smooth).detach()
+        return noted(exact.through(smooth, value, 1.0), smooth.detach, *INT_RANGE["int16"])
 
     def _table(self, scale_x: float, dtype_x: str, scale_y: float) -> Any:
         """The entries. The function runs in float64 on the same vector whoever asks."""

@@ -15,6 +15,7 @@ from carkp_core.quant.constants import WEIGHT_LIMIT, WeightedConstants, raised_s
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import Layer, float_input, origin_of
 from carkp_core.quant.rescale import Factor
+from carkp_core.quant.step_gradient import with_row_steps
 
 if TYPE_CHECKING:
     from carkp_core.export.onnx_builder import OnnxBuilder
@@ -40,6 +41,8 @@ class Weighted(Layer):
         self.reverse_fold = False
         #: Mean and deviation [O] that a batch norm folded for good gave the outputs before any clamp; not in the state.
         self.normal: tuple[Tensor, Tensor] | None = None
+        #: Learned scales [O] of the weights as they are stored here; 0 where they were never set.
+        self.weight_scale: nn.Parameter | None = None
 
     @property
     def out_channels(self) -> int:
@@ -83,20 +86,50 @@ class Weighted(Layer):
                 if scale_r is not None:
                     scale_y = raised_scale(scale_y, [scale_r], in_add=True)
                 rows, in_add, name = self.rows(weight), scale_r is not None, str(self.source) or self.label
-                return weighted_constants(rows, bias, scale_x, dtype_x, scale_y, in_add, name)
+                learned = self.folded_weight_scale()
+                return weighted_constants(rows, bias, scale_x, dtype_x, scale_y, in_add, name, learned)
 
         return self.cached((scale_x, dtype_x, scale_r), make)  # type: ignore[no-any-return]
 
     def accumulate(self, x: QTensor, c: WeightedConstants) -> tuple[Tensor, Tensor]:
         """The sum of products (float32 where that is exact, else float64) and the bias, with gradients."""
         weight, bias = self.folded()
-        whole = exact.through(weight, self.unrows(c.weight), 1.0 / self.unrows_scale(c.scale_w))
+        whole = self.whole_weights(weight, c)
         offset = c.bias
         if bias is not None:
             offset = exact.through(bias, offset, 1.0 / c.scale_acc)
         if c.products_bound < exact.FLOAT32_BOUND:
             return self.convolve(x.values, whole, None), offset
         return self.convolve(x.values.double(), whole.double(), None), offset
+
+    def whole_weights(self, weight: Tensor, c: WeightedConstants) -> Tensor:
+        """The integer weights, with gradients to the float ones and to their learned scales."""
+        whole, scale_w = self.unrows(c.weight), self.unrows_scale(c.scale_w)
+        learned = self.folded_weight_scale()
+        if learned is None:
+            return exact.through(weight, whole, 1.0 / scale_w)
+        unrounded = self.rows(weight.detach()) / c.scale_w.float()[:, None]
+        inside = self.unrows(unrounded.abs() <= WEIGHT_LIMIT + 0.5)
+        rows = self.rows(exact.through(weight, whole, inside / scale_w))
+        return self.unrows(with_row_steps(rows, unrounded, learned, WEIGHT_LIMIT))
+
+    def learn_weight_scale(self) -> None:
+        """Make the weights' scales a parameter, which the weights themselves set at the first step of training."""
+        if self.weight_scale is None:
+            self.weight_scale = nn.Parameter(torch.zeros(self.out_channels, device=self.weight.device))
+
+    @torch.no_grad()
+    def find_weight_scale(self) -> None:
+        """Set learned scales that were never set: absmax / 127."""
+        if self.weight_scale is not None and bool((self.weight_scale == 0).any()):
+            own = self.rows(self.weight).abs().amax(dim=1) / WEIGHT_LIMIT
+            self.weight_scale.copy_(torch.where(self.weight_scale == 0, own, self.weight_scale))
+
+    def folded_weight_scale(self) -> Tensor | None:
+        """The learned scales of the weights with batch norm folded in; None where scales aren't learned."""
+        if self.weight_scale is None or self.bn is None:
+            return self.weight_scale
+        return self.weight_scale * batch_norm_factor(self.bn).detach().abs()
 
     def train_with_batch_norm(self, x: QTensor, residual: QTensor | None, sign: float) -> QTensor:
         """QAT with the batch's own statistics: quantized weights, float batch norm, quantized output.
@@ -112,14 +145,25 @@ class Weighted(Layer):
             factor = (self.bn.weight.detach() * (self.bn.running_var + self.bn.eps).rsqrt()).double()
             factor = torch.where(factor.abs() < 1e-6, torch.full_like(factor, 1e-6), factor)
         scaled = self.rows(weight) * factor[:, None].float()
-        scale_w = (scaled.detach().abs().amax(dim=1) / WEIGHT_LIMIT).clamp_min(1e-30)[:, None]
-        steps = (scaled.detach() / scale_w).round_() * scale_w
-        rows = exact.through(scaled, steps, 1.0) / factor[:, None].float()
+        rows = self._rounded_rows(scaled, factor) / factor[:, None].float()
         y = self.bn(self.convolve(float_input(x), self.unrows(rows), self.bias))
         if residual is not None:
             y = y + sign * float_input(residual)
         lo, hi = self.bounds.limits(c.scale_y, self.dtype)
         return QTensor(exact.quantize(y, c.scale_y, lo, hi), c.scale_y, self.dtype)
+
+    def _rounded_rows(self, rows: Tensor, factor: Tensor) -> Tensor:
+        """Weights [O, count], times ``factor`` [O] already, in whole steps; with straight-through gradients."""
+        if self.weight_scale is None:
+            scale_w = (rows.detach().abs().amax(dim=1) / WEIGHT_LIMIT).clamp_min(1e-30)[:, None]
+            return exact.through(rows, (rows.detach() / scale_w).round_() * scale_w, 1.0)
+        learned = self.weight_scale * factor.abs().float()
+        scale_w = learned.detach().clamp_min(1e-30)[:, None]
+        unrounded = rows.detach() / scale_w
+        inside = unrounded.abs() <= WEIGHT_LIMIT + 0.5
+        steps = unrounded.round().clamp_(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+        whole = exact.through(rows, steps, inside / scale_w)
+        return with_row_steps(whole, unrounded, learned, WEIGHT_LIMIT) * scale_w
 
     def factor(self, c: WeightedConstants, acc: Tensor) -> Factor:
         """The rescale of each output channel."""
@@ -155,15 +199,19 @@ def fold(layer: Weighted, weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2
     w' = w g / sqrt(var + eps),  b' = (b - mean) g / sqrt(var + eps) + beta
     """
     assert bn.running_mean is not None
-    assert bn.running_var is not None
-    factor = (bn.running_var + bn.eps).rsqrt()
-    if bn.weight is not None:
-        factor = factor * bn.weight
+    factor = batch_norm_factor(bn)
     shifted = -bn.running_mean if bias is None else bias - bn.running_mean
     new_bias = shifted * factor
     if bn.bias is not None:
         new_bias = new_bias + bn.bias
     return layer.unrows(layer.rows(weight) * factor[:, None]), new_bias
+
+
+def batch_norm_factor(bn: nn.BatchNorm2d) -> Tensor:
+    """What folding multiplies each output channel's weights with, [O]: g / sqrt(var + eps)."""
+    assert bn.running_var is not None
+    factor = (bn.running_var + bn.eps).rsqrt()
+    return factor if bn.weight is None else factor * bn.weight
 
 
 def stored_arrays(layer: Weighted, c: WeightedConstants) -> dict[str, Any]:
