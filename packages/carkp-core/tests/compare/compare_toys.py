@@ -167,9 +167,9 @@ def other_weight(op: Any) -> dict[str, Any]:
 
 
 def other_multiplier(op: Any) -> dict[str, Any]:
-    """Channel 2's multiplier four percent larger or smaller, still legal."""
+    """Channel 2's multiplier a tenth larger or smaller, still legal."""
     multiplier = op.multiplier.copy()
-    factor = 25 / 26 if multiplier[2] > 1.5 * 2**30 else 26 / 25
+    factor = 10 / 11 if multiplier[2] > 1.5 * 2**30 else 11 / 10
     multiplier[2] = int(multiplier[2] * factor)
     return {"multiplier": multiplier}
 
