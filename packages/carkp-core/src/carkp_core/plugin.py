@@ -19,6 +19,7 @@ COMMANDS = (
     Command("compile-perf", "carkp_core.commands.compile_perf:compile_perf", "Compile and estimate performance."),
     Command("align-bpu-validation", "carkp_core.commands.align:align", "Validate the compiled program bit for bit."),
     Command("compare", "carkp_core.commands.compare:compare", "Compare two forms of a model layer by layer."),
+    Command("quant-report", "carkp_core.commands.quant_report:quant_report", "Say which layer quantization hurts."),
     Command("export-onnx", "carkp_core.commands.export_onnx:export_onnx", "Export a model to ONNX."),
     Command("plugins", "carkp_core.commands.plugins:plugins", "List plugins and their problems."),
     Command("plugin", "carkp_core.commands.plugin_new:plugin", "Write a plugin's package: carkp plugin new NAME."),
@@ -45,6 +46,9 @@ COMPONENTS = (
     Component("callback", "StatsMonitor", "carkp_core.train.callbacks.stats_monitor:StatsMonitor"),
     Component("callback", "MetricUpdater", "carkp_core.train.callbacks.metric_updater:MetricUpdater"),
     Component("callback", "GradScale", "carkp_core.train.callbacks.grad_scale:GradScale"),
+    Component(
+        "callback", "FreezeQuantization", "carkp_core.train.callbacks.freeze_quantization:FreezeQuantization"
+    ),
     Component("callback", "TensorBoard", "carkp_core.train.callbacks.tensorboard:TensorBoard"),
     Component("schedule", "CosLrUpdater", "carkp_core.train.schedules:CosLrUpdater"),
     Component("schedule", "PolyLrUpdater", "carkp_core.train.schedules:PolyLrUpdater"),

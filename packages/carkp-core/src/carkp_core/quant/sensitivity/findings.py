@@ -1,0 +1,288 @@
+"""Findings: what the sums of all batches say of each layer, in decibels, shares and changes of the metrics.
+
+A signal-to-noise ratio is 10 log10(sum of squares of the float values / sum of squared errors); infinite without an
+error. The network's own ratio is the mean over its outputs of noise over signal, as decibels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import attrs
+import numpy as np
+from attrs import field, frozen
+
+from carkp_core.ir.arithmetic import INT_RANGE
+from carkp_core.quant.observers import OBSERVERS, Observer
+from carkp_core.quant.sensitivity.advice import Advice, advise, hurts
+from carkp_core.quant.sensitivity.histogram import Histogram
+from carkp_core.quant.sensitivity.measurement import SLOTS, Answer, BatchSums, LayerSums, State
+from carkp_core.quant.sensitivity.outline import LayerOutline, Outline
+
+#: Observers whose thresholds are tried on the histograms, of layers that hurt and of this many of the noisiest.
+CANDIDATES = ("min_max", "moving_average", "percentile", "mse", "kl")
+TRIED_LAYERS = 10
+#: From this many batches on, the standard error of a metric's loss is known.
+ERROR_BATCHES = 4
+
+Metrics = Mapping[str, float]
+#: Makes metric values by name from the metrics' summed states.
+Compute = Callable[[Sequence[State]], dict[str, float]]
+
+
+@frozen
+class Candidate:
+    """The threshold that an observer would choose, and the error of rounding with it over the present one's, in dB."""
+
+    observer: str
+    threshold: float
+    gain_db: float
+
+
+@frozen(eq=False)
+class LayerFindings:
+    """One layer. ``*_db`` are signal-to-noise ratios; metrics are values by name, empty without metrics."""
+
+    index: int
+    name: str
+    op: str
+    source: str
+    module_path: str
+    dtype: str
+    scale: float
+    #: The magnitude at which the integer type ends.
+    threshold: float
+    observer: str
+    elements: int
+    low: float
+    high: float
+    #: Share of elements beyond the integer type.
+    clipping: float
+    #: Share of the steps between the clamps that occur, and the entropy of the steps in bits.
+    utilisation: float
+    entropy_bits: float
+    #: The layer's own tensor: only weights rounded, only the output rounded, both, and the whole network.
+    weights_db: float
+    output_db: float
+    alone_db: float
+    accumulated_db: float
+    #: The network's outputs: this layer alone quantized, and all but this one.
+    network_alone_db: float
+    network_without_db: float
+    #: This layer's share of the noise that all layers, each alone, make at the outputs.
+    share: float
+    metrics_alone: Metrics
+    metrics_without: Metrics
+    #: What the first metric loses when only this layer is quantized, and gains when only it is left in float.
+    loss_alone: float
+    gain_without: float
+    #: Standard error of ``loss_alone`` over the batches; NaN with fewer than ``ERROR_BATCHES``.
+    loss_error: float
+    #: Greatest channel's magnitude over the median one's: of the output, and of the weights' input channels.
+    channel_imbalance: float
+    weight_imbalance: float
+    #: Equalization may scale the output's channels, and those of the layer's input.
+    scalable: bool
+    input_scalable: bool
+    candidates: tuple[Candidate, ...]
+    histogram: Histogram = field(repr=False)
+    hurts: bool = False
+    advice: tuple[Advice, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the histogram; an infinite ratio becomes null when it is written."""
+        return attrs.asdict(self, filter=lambda attribute, _: attribute.name != "histogram")
+
+
+@frozen(eq=False)
+class Sensitivity:
+    """A whole network, its layers in execution order."""
+
+    samples: int
+    network_db: float
+    metrics_float: Metrics
+    metrics_quantized: Metrics
+    layers: tuple[LayerFindings, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric that losses and gains are of: the first; empty without metrics."""
+        return next(iter(self.metrics_float), "")
+
+    @property
+    def loss(self) -> float:
+        """What quantization costs in that metric; NaN without one."""
+        return self.metrics_float[self.metric] - self.metrics_quantized[self.metric] if self.metric else math.nan
+
+    def ranked(self) -> list[LayerFindings]:
+        """Layers, worst first: those that hurt, then by the noise that each alone makes at the outputs."""
+        return sorted(self.layers, key=lambda layer: (not layer.hurts, -layer.share, layer.index))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fixed machine-readable form."""
+        return {
+            "samples": self.samples,
+            "metric": self.metric,
+            "network_db": self.network_db,
+            "metrics_float": dict(self.metrics_float),
+            "metrics_quantized": dict(self.metrics_quantized),
+            "worst_layers": worst_layers(self),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+
+def worst_layers(found: Sensitivity, count: int | None = None) -> list[str]:
+    """The layers that hurt, worst first, by module path; at most ``count`` of them."""
+    return [layer.name for layer in found.ranked() if layer.hurts][:count]
+
+
+def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = lambda _: {}) -> Sensitivity:
+    """Put the batches of one network together.
+
+    Parameters
+    ----------
+    batches:
+        At least one, in their order.
+    outline:
+        What the layers are.
+    compute:
+        Metric values from summed states.
+    """
+    total = reduce(lambda a, b: a + b, batches)
+    metrics_float, metrics_quantized = compute(total.in_float.states), compute(total.in_integers.states)
+    metric = next(iter(metrics_float), "")
+    noises = {name: _network_noise(total, sums.only) for name, sums in total.layers.items()}
+    everything = sum(noises.values())
+    layers = []
+    for index, (name, sums) in enumerate(total.layers.items()):
+        alone, without = compute(sums.only.states), compute(sums.without.states)
+        layers.append(
+            attrs.evolve(
+                _layer(outline.layers[name], sums),
+                index=index,
+                network_alone_db=_decibels(1.0, noises[name]),
+                network_without_db=_decibels(1.0, _network_noise(total, sums.without)),
+                share=noises[name] / everything if everything else 0.0,
+                metrics_alone=alone,
+                metrics_without=without,
+                loss_alone=metrics_float[metric] - alone[metric] if metric else math.nan,
+                gain_without=without[metric] - metrics_quantized[metric] if metric else math.nan,
+                loss_error=_loss_error(batches, name, metric, compute),
+            )
+        )
+    noisy = sorted(layers, key=lambda layer: -layer.share)[:TRIED_LAYERS]
+    judged = []
+    for layer in layers:
+        if layer in noisy or hurts(layer):
+            parts = [batch.layers[layer.name] for batch in batches]
+            layer = attrs.evolve(layer, candidates=_candidates(outline.layers[layer.name], layer.histogram, parts))
+        verdict = advise(layer)
+        judged.append(attrs.evolve(layer, hurts=verdict.hurts, advice=verdict.advice))
+    network_db = _decibels(1.0, _network_noise(total, total.in_integers))
+    return Sensitivity(total.samples, network_db, metrics_float, metrics_quantized, tuple(judged))
+
+
+def _loss_error(batches: Sequence[BatchSums], name: str, metric: str, compute: Compute) -> float:
+    """Standard error of what a layer alone costs, from the batches' differences."""
+    if not metric or len(batches) < ERROR_BATCHES:
+        return math.nan
+    losses = [
+        compute(batch.in_float.states)[metric] - compute(batch.layers[name].only.states)[metric] for batch in batches
+    ]
+    return float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+
+
+def _layer(outline: LayerOutline, sums: LayerSums) -> LayerFindings:
+    """What the layer's own tensor says; the network's answers are filled in by the caller."""
+    lowest, highest = INT_RANGE[outline.dtype]
+    lo, hi = outline.bounds.limits(outline.scale, outline.dtype)
+    part = (highest - lowest + 1) // SLOTS
+    slots = sums.slots
+    possible = (hi - lowest) // part - (lo - lowest) // part + 1
+    return LayerFindings(
+        index=0,
+        name=outline.name,
+        op=outline.op,
+        source=outline.source,
+        module_path=outline.module_path,
+        dtype=outline.dtype,
+        scale=outline.scale,
+        threshold=outline.scale * highest,
+        observer=outline.observer,
+        elements=sums.elements,
+        low=sums.low,
+        high=sums.high,
+        clipping=sums.clipped / sums.elements,
+        utilisation=int((slots > 0).sum()) / possible,
+        entropy_bits=_entropy(slots / slots.sum()),
+        weights_db=_decibels(sums.signal, sums.from_weights),
+        output_db=_decibels(sums.signal, sums.from_output),
+        alone_db=_decibels(sums.signal, sums.alone),
+        accumulated_db=_decibels(sums.signal, sums.accumulated),
+        network_alone_db=math.inf,
+        network_without_db=math.inf,
+        share=0.0,
+        metrics_alone={},
+        metrics_without={},
+        loss_alone=math.nan,
+        gain_without=math.nan,
+        loss_error=math.nan,
+        channel_imbalance=imbalance(sums.channel_absmax),
+        weight_imbalance=outline.weight_imbalance,
+        scalable=outline.scalable,
+        input_scalable=outline.input_scalable,
+        candidates=(),
+        histogram=sums.histogram,
+    )
+
+
+def _candidates(outline: LayerOutline, whole: Histogram, parts: Sequence[LayerSums]) -> tuple[Candidate, ...]:
+    """What other observers would choose, having seen the batches in their order."""
+    if outline.fixed:
+        return ()
+    highest = INT_RANGE[outline.dtype][1]
+    present = _noise(whole, outline, outline.scale)
+    found = []
+    for name in CANDIDATES:
+        observer: Observer = OBSERVERS[name]()
+        for part in parts:
+            observer.update(part.histogram.sample(part.low, part.high))
+        threshold = float(observer.threshold(highest))
+        if threshold > 0.0:
+            gain = _decibels(present, _noise(whole, outline, threshold / highest))
+            found.append(Candidate(name, threshold, gain))
+    return tuple(found)
+
+
+def _noise(histogram: Histogram, outline: LayerOutline, scale: float) -> float:
+    return histogram.rounding_noise(scale, *outline.bounds.limits(scale, outline.dtype))
+
+
+def imbalance(channel_absmax: Any) -> float:
+    """Greatest magnitude over the median one, of the channels that are not all 0; 1 without channels."""
+    alive = np.asarray(channel_absmax)
+    alive = alive[alive > 0.0]
+    return float(alive.max() / np.median(alive)) if alive.size else 1.0
+
+
+def _network_noise(total: BatchSums, answer: Answer) -> float:
+    """Noise over signal, the mean over the outputs; an output of zeros counts as 1 where there is noise."""
+    ratios = [
+        noise / signal if signal > 0.0 else float(noise > 0.0)
+        for noise, signal in zip(answer.noise, total.signal, strict=True)
+    ]
+    return sum(ratios) / len(ratios)
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def _entropy(shares: Any) -> float:
+    used = shares[shares > 0.0]
+    return max(0.0, float(-(used * np.log2(used)).sum()))

@@ -1,0 +1,1 @@
+"""``carkp quant-report``: what quantization costs a config's model, layer by layer, on its own data."""
