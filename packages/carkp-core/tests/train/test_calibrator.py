@@ -18,6 +18,7 @@ from carkp_core.ir.graph import Graph, GraphInput, Node, TensorType
 from carkp_core.ir.operators import MaxPool
 from carkp_core.quant.converters import Float2Calibration
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.observers import MinMax
 from carkp_core.quant.repair.repair import InputBatch
 from carkp_core.train.calibrator import Calibrator
 from carkp_core.train.callbacks.validation import Validation
@@ -44,20 +45,14 @@ def calibrator(folder: Path, **changes: Any) -> Calibrator:
     return Calibrator(SpotModel(dropout=0), **(given | changes), context=context)
 
 
-class Watch:
-    """An observer that counts; one for each tensor."""
+class Watch(MinMax):
+    """Remembers all that were made, one for each tensor."""
 
     made: list[Watch]
 
     def __init__(self) -> None:
-        self.batches, self.defect = 0, ""
+        super().__init__()
         Watch.made.append(self)
-
-    def update(self, values: Tensor) -> None:
-        self.batches += 1
-
-    def threshold(self, levels: int) -> float:
-        return 1.0
 
 
 def watched(model: Any) -> Any:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from carkp_core.config.recipe import deferred
 from carkp_core.context import Context
 from carkp_core.errors import ConfigError, QuantizationError
-from carkp_core.progress import progress
+from carkp_core.progress import progress, track
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.output_error import sliced
 from carkp_core.quant.repair.repair import InputBatch, Repair
+from carkp_core.quant.scales import silent_tensors
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.callbacks.checkpoint import Checkpoint
 from carkp_core.train.environment import Environment
@@ -23,6 +28,9 @@ from carkp_core.train.loaders import EpochLoader, LoaderPlan, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.state import Training
 from carkp_core.train.trainer import Convert, Trainer, run_untrained
+
+#: Layers named in one message; the rest is counted.
+_LISTED = 4
 
 
 @deferred(data_loader=())
@@ -38,7 +46,8 @@ class Calibrator:
     num_steps:
         Batches to observe.
     held_back:
-        Batches of the data that are never observed, but at most a quarter of the samples. Repairs measure on them.
+        Batches of the data that are never observed, but at most a quarter of the samples. The
+        observer ``mix`` chooses by them, and repairs measure on them.
     repairs:
         Passes that make quantization cost less, run in this order before and after the observers.
     log_interval:
@@ -87,7 +96,8 @@ class Calibrator:
         Raises
         ------
         QuantizationError
-            A layer saw no data, or values that are not finite; or no converter makes the model a quantized one.
+            A layer saw no data, or values that are not finite; the images have another size than the deployed
+            network's input; or no converter makes the model a quantized one.
         """
         return run_untrained(self.context, self._trainer.device, self._trainer.prepare, self._calibrate)
 
@@ -105,31 +115,79 @@ class Calibrator:
             for repair in self.repairs:
                 repair.before_calibration(network, batches)
             network.start_observing()
-            with progress("calibration", self.num_steps, environment.console) as advance:
-                for batch in _cycled(loader, self.num_steps):
-                    self.batch_processor.evaluate(training.model, batch)
-                    advance()
-                    environment.stop_if_asked()
-            network.finish_observing()
+            self._observe(training, network, loader)
+            if network.chooses:
+                batches = batches or self._inputs(training, network, apart)
+                pieces = list(sliced(batches))
+                network.finish_observing(batches=track(pieces, "comparing observers", console=environment.console))
+            else:
+                network.finish_observing()
+            _report(network, environment)
             for repair in self.repairs:
                 repair.after_calibration(network, batches)
+
+    def _observe(self, training: Training, network: QuantizedNetwork, loader: EpochLoader) -> None:
+        environment = training.environment
+        with (
+            _called_with(network, lambda images: _require_size(network, images)),
+            progress("calibration", self.num_steps, environment.console) as advance,
+        ):
+            for number, batch in enumerate(_cycled(loader, self.num_steps), 1):
+                self.batch_processor.evaluate(training.model, batch)
+                network.require_finite(f"calibration batch {number}")
+                advance()
+                environment.stop_if_asked()
 
     def _inputs(self, training: Training, network: QuantizedNetwork, loader: EpochLoader) -> list[InputBatch]:
         """What the network is called with when the model evaluates the batches of a loader, ``held_back`` at most."""
         seen: list[InputBatch] = []
-
-        def look(_module: nn.Module, images: tuple[Tensor, ...]) -> None:
-            seen.append(tuple(image.detach() for image in images))
-
-        handle = network.register_forward_pre_hook(look)
-        try:
-            with network.in_float():
-                for batch in itertools.islice(loader.epoch(0), max(self.held_back, 1)):
-                    self.batch_processor.evaluate(training.model, batch)
-                    training.environment.stop_if_asked()
-        finally:
-            handle.remove()
+        with network.in_float(), _called_with(network, seen.append):
+            for batch in itertools.islice(loader.epoch(0), max(self.held_back, 1)):
+                self.batch_processor.evaluate(training.model, batch)
+                training.environment.stop_if_asked()
         return seen
+
+
+@contextmanager
+def _called_with(network: QuantizedNetwork, look: Callable[[InputBatch], None]) -> Iterator[None]:
+    """Inside the block ``look`` sees what the network is called with."""
+    handle = network.register_forward_pre_hook(lambda _, images: look(images))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _require_size(network: QuantizedNetwork, images: InputBatch) -> None:
+    """Ranges differ from size to size: calibrate at the one that is deployed."""
+    for (name, shape), image in zip(network.input_shapes.items(), images, strict=False):
+        if tuple(image.shape[1:]) != shape[1:]:
+            raise QuantizationError(
+                "the calibration images have another size than the deployed network's input",
+                where=name,
+                seen=" x ".join(map(str, image.shape[1:])),
+                allowed=" x ".join(map(str, shape[1:])),
+                remedy="set the size in the calibration data's transforms, or in deploy_inputs",
+            )
+
+
+def _report(network: QuantizedNetwork, environment: Environment) -> None:
+    """Write every choice to the run's ``observers.json``, and say what a person should know of them."""
+    records = network.observer_choices
+    places = {name: str(network.layer(name).source) or name for name in records}
+    if environment.run is not None:
+        path = environment.run.dir / "observers.json"
+        tensors = {name: {"where": places[name], **record} for name, record in records.items()}
+        path.write_text(json.dumps(tensors, indent=2) + "\n", encoding="utf-8")
+        chosen = Counter(record["choice"] for record in records.values() if record.get("errors"))
+        if chosen:
+            counts = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
+            environment.say(f"observers chosen by output error: {counts} (all candidates: {path})")
+    silent = silent_tensors(records)
+    if silent:
+        shown = ", ".join(places[name] for name in silent[:_LISTED])
+        rest = f" and {len(silent) - _LISTED} more" if len(silent) > _LISTED else ""
+        environment.say(f"0 in every calibration batch, so any scale will do and they get 1 / qmax: {shown}{rest}")
 
 
 def _quantized(network: nn.Module) -> QuantizedNetwork:
