@@ -21,6 +21,7 @@ BENCHMARKS = {
     "one_answer": "elements in which quantized networks and their integer models differ",
     "simulator": "the graph simulator against ONNX Runtime's int8 and float torch",
     "predict": "prediction end to end against its slower stage alone, and its memory",
+    "machine": "the machine simulator, guards included, against the graph simulator",
     "compile": "compile time, and DDR bytes over the least possible",
 }
 

@@ -50,33 +50,43 @@ def info(file: Path, json_path: Path | None) -> None:
 @hbm.command()
 @click.argument("file", type=_FILE)
 @click.option("--out", type=_FILE, default=None, help="Write the listing here instead of to the screen.")
-def disasm(file: Path, out: Path | None) -> None:
+@json_option
+def disasm(file: Path, out: Path | None, json_path: Path | None) -> None:
     """List the instructions as text that ``asm`` turns back into the same bytes."""
     from carkp_bpu.hbm.listing import format_listing
     from carkp_bpu.hbm.program import load
 
     program = load(file)
-    comments = [program.debug.place(index) for index in range(len(program.instructions))]
-    layers = [text.split(", ", 1)[-1] for text in comments]
+    layers = [_layer(program, index) for index in range(len(program.instructions))]
     text = "\n".join(format_listing(program.instructions, layers)) + "\n"
     if out is None:
         click.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        _write_text(out, text)
+    write_json(json_path, {"file": str(file), "sha256": program.sha256, "instructions": list_instructions(program)})
 
 
 @hbm.command()
 @click.argument("file", type=_FILE)
 @click.argument("listing", type=_FILE)
 @click.option("--out", type=_FILE, required=True, help="The program to write.")
-def asm(file: Path, listing: Path, out: Path) -> None:
+@json_option
+def asm(file: Path, listing: Path, out: Path, json_path: Path | None) -> None:
     """Put the instructions of a LISTING into a copy of FILE, which gives model, constants and debug table."""
     from carkp_bpu.hbm.listing import parse_listing
     from carkp_bpu.hbm.program import load, write
 
     program = load(file)
-    sha256 = write(program.with_instructions(parse_listing(_read_text(listing).splitlines())), out)
+    try:
+        instructions = parse_listing(_read_text(listing).splitlines())
+    except BackendError as error:
+        error.where = f"{listing}, {error.where}"
+        raise
+    made = program.with_instructions(instructions)
+    sha256 = write(made, out)
     click.echo(f"{out}: {sha256}")
+    facts = {"file": str(out), "sha256": sha256, "same": sha256 == program.sha256, "instructions": len(instructions)}
+    write_json(json_path, facts | {"debug_table": bool(made.debug.instructions)})
 
 
 @hbm.command()
@@ -84,7 +94,13 @@ def asm(file: Path, listing: Path, out: Path) -> None:
 @click.option(
     "--inputs", type=_FILE, default=None, help="An .npz with one integer array for each input (default: zeros)."
 )
-@click.option("--frames", default=1, show_default=True, help="Frames to run when no inputs are given.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Frames to run when no inputs are given.",
+)
 @click.option("--tap", "taps", multiple=True, metavar="NAME", help="Also return this tensor. May be repeated.")
 @click.option("--out", type=_FILE, default=None, help="Write outputs and taps to this .npz.")
 @json_option
@@ -97,21 +113,27 @@ def run(
     from rich.console import Console
 
     from carkp_bpu.hbm.program import load
-    from carkp_bpu.simulator.machine import run_program, traffic
+    from carkp_bpu.simulator.machine import check_program_inputs, cycles, run_program, traffic
 
     program = load(file)
     given = _zeros(program, frames) if inputs is None else _arrays(inputs)
+    check_program_inputs(program, given, None if inputs is None else str(inputs))
     results = run_program(program, given, taps)
-    moved = traffic(program)
+    moved, counted = traffic(program), cycles(program)
     console = Console()
     for name, value in results.items():
-        console.print(f"{name}: {value.dtype} {value.shape}, {value.min()}..{value.max()}")
-    console.print(f"per frame: {moved.ddr_bytes} DDR bytes, {moved.macs} MACs, SRAM up to {moved.sram_peak_bytes}")
+        span = f", {value.min()}..{value.max()}" if value.size else ""
+        console.print(f"{name}: {value.dtype} {value.shape}{span}")
+    console.print(
+        f"per frame: {moved.ddr_bytes:,} DDR bytes, {moved.macs:,} MACs, {counted:,} cycles, "
+        f"SRAM up to {moved.sram_peak_bytes:,}"
+    )
     if out is not None:
         arrays: Any = results
         np.savez(out, **arrays)
     shapes = {name: {"dtype": str(value.dtype), "shape": list(value.shape)} for name, value in results.items()}
-    write_json(json_path, {"results": shapes, "traffic": attrs.asdict(moved) | {"ddr_bytes": moved.ddr_bytes}})
+    facts = attrs.asdict(moved) | {"ddr_bytes": moved.ddr_bytes}
+    write_json(json_path, {"results": shapes, "traffic": facts, "cycles": counted})
 
 
 def describe(program: HbmProgram) -> dict[str, Any]:
@@ -138,6 +160,27 @@ def describe(program: HbmProgram) -> dict[str, Any]:
     }
 
 
+def list_instructions(program: HbmProgram) -> list[dict[str, Any]]:
+    """Index, kind, engine, layer and fields of every instruction, as ``hbm disasm --json`` writes them."""
+    import attrs
+
+    return [
+        {
+            "index": index,
+            "kind": type(instruction).__name__.lower(),
+            "engine": instruction.ENGINE,
+            "layer": _layer(program, index),
+            "fields": attrs.asdict(instruction),
+        }
+        for index, instruction in enumerate(program.instructions)
+    ]
+
+
+def _layer(program: HbmProgram, index: int) -> str:
+    """An instruction's layer and module path; nothing without debug table."""
+    return program.debug.place(index).partition(", ")[2]
+
+
 def _port(port: Port) -> str:
     shape = "x".join(map(str, port.shape))
     text = f"{port.dtype} {shape}, scale {port.scale!r}, {port.layout} at DDR {port.ddr}"
@@ -160,6 +203,11 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise BackendError(
             "the inputs cannot be read", where=str(path), seen=str(error), allowed="an .npz file"
         ) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _read_text(path: Path) -> str:

@@ -45,10 +45,9 @@ def test_trailing_bytes_are_found():
 def test_another_version_is_named_with_ours(version):
     data = FILE[: len(MAGIC)] + struct.pack("<I", version) + FILE[len(MAGIC) + 4 :]
     with pytest.raises(BackendError, match="another format version") as caught:
-        unpack_sections(data, "model.hbm")
+        unpack_sections(data)
     assert caught.value.seen == f"version {version}"
     assert caught.value.allowed == f"version {FORMAT_VERSION}"
-    assert caught.value.where == "model.hbm"
 
 
 def test_a_foreign_file_is_refused():

@@ -10,12 +10,15 @@ from click.testing import CliRunner
 
 from carkp_bpu.compiler.compile import compile_graph
 from carkp_bpu.compiler.samples import NetworkBuilder, random_inputs
-from carkp_bpu.hbm.program import write
+from carkp_bpu.hbm.program import load, write
 from carkp_bpu.hbm_commands import hbm
 from carkp_bpu.march import find_march
+from carkp_bpu.perf.timeline import timeline
 from carkp_core.backend import CompileOptions
 from carkp_core.errors import BackendError
 from carkp_core.ir.reference import execute
+
+TRAFFIC = ("loaded_bytes", "stored_bytes", "instruction_bytes")
 
 
 @pytest.fixture
@@ -68,7 +71,29 @@ def test_run_equals_the_reference(file, graph, tmp_path):
         assert set(stored.files) == set(expected)
         for name, value in expected.items():
             np.testing.assert_array_equal(stored[name], value)
-    assert json.loads((tmp_path / "run.json").read_text())["traffic"]["ddr_bytes"] > 0
+    facts = json.loads((tmp_path / "run.json").read_text())
+    program = load(file)
+    assert facts["traffic"]["ddr_bytes"] == sum(program.description.plan[k] for k in TRAFFIC)
+    assert facts["cycles"] == timeline(program, find_march("bayes-e")).cycles
+
+
+def test_listings_as_json(file, tmp_path):
+    """Every instruction with its fields, and what assembling made of them."""
+    invoke("disasm", file, "--out", tmp_path / "net.txt", "--json", tmp_path / "net.json")
+    program, listed = load(file), json.loads((tmp_path / "net.json").read_text())
+    assert listed["sha256"] == program.sha256
+    assert [one["kind"] for one in listed["instructions"]] == [type(i).__name__.lower() for i in program.instructions]
+    conv = next(one for one in listed["instructions"] if one["kind"] == "conv")
+    assert conv["layer"] == "layer conv2d0 (conv2d) of net.conv2d0 (net.py:1)"
+    assert conv["fields"]["kernel_hw"] == [3, 3]
+    invoke("asm", file, tmp_path / "net.txt", "--out", tmp_path / "again.hbm", "--json", tmp_path / "asm.json")
+    made = json.loads((tmp_path / "asm.json").read_text())
+    assert (made["sha256"], made["same"], made["debug_table"]) == (program.sha256, True, True)
+    short = "\n".join(line for line in (tmp_path / "net.txt").read_text().splitlines() if not line.startswith("store"))
+    (tmp_path / "net.txt").write_text(short)
+    invoke("asm", file, tmp_path / "net.txt", "--out", tmp_path / "other.hbm", "--json", tmp_path / "asm.json")
+    made = json.loads((tmp_path / "asm.json").read_text())
+    assert (made["same"], made["debug_table"]) == (False, False)
 
 
 def test_run_without_inputs_uses_zeros(file):
@@ -79,8 +104,11 @@ def test_problems_are_named(file, tmp_path):
     with pytest.raises(BackendError, match="cannot be read"):
         invoke("info", tmp_path / "none.hbm")
     (tmp_path / "bad.txt").write_text("nonsense\n")
-    with pytest.raises(BackendError, match="not an instruction"):
+    with pytest.raises(BackendError, match=r"bad\.txt, line 1: this line is not an instruction"):
         invoke("asm", file, tmp_path / "bad.txt", "--out", tmp_path / "x.hbm")
+    np.savez(tmp_path / "bad.npz", img=np.zeros((1, 3, 8, 9), np.int8))
+    with pytest.raises(BackendError, match=r"bad\.npz: input 'img' has another shape"):
+        invoke("run", file, "--inputs", tmp_path / "bad.npz")
     (tmp_path / "bad.npz").write_bytes(b"no")
     with pytest.raises(BackendError, match="inputs cannot be read"):
         invoke("run", file, "--inputs", tmp_path / "bad.npz")

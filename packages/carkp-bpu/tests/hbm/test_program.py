@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from carkp_bpu import __version__
 from carkp_bpu.compiler.compile import compile_graph
 from carkp_bpu.compiler.samples import NetworkBuilder, random_inputs
 from carkp_bpu.hbm.container import pack_sections, unpack_sections
@@ -94,6 +95,7 @@ def test_damage_behind_right_checksums_only_raises_backend_error(program, sectio
     [
         ("features", ["teleport"], "features that this carkp-bpu lacks"),
         ("march", 7, "description cannot be read"),
+        ("march", "zen5", "a march that this carkp-bpu does not know"),
         ("sram_bytes", -1, "description cannot be read"),
         ("extra", 1, "description cannot be read"),
         ("constant_bytes", 0, "differ in size"),
@@ -104,6 +106,26 @@ def test_a_wrong_description_is_refused(program, field, value, message):
     raw = json.loads(sections["model"]) | {field: value}
     with pytest.raises(BackendError, match=message):
         parse_program(pack_sections({**sections, "model": json.dumps(raw).encode()}))
+
+
+def test_a_file_of_a_newer_format_or_march_is_named_with_both_versions(program, tmp_path):
+    newer = tmp_path / "newer.hbm"
+    data = bytearray(program.to_bytes())
+    data[8] += 1
+    newer.write_bytes(data)
+    with pytest.raises(BackendError, match="another format version") as caught:
+        load(newer)
+    facts = (caught.value.where, caught.value.seen, caught.value.allowed, caught.value.remedy)
+    assert facts == (str(newer), "version 2", "version 1", "update carkp-bpu")
+
+    other = attrs.evolve(program, description=attrs.evolve(program.description, march="zen5", compiler="carkp-bpu 9.1"))
+    write(other, newer)
+    with pytest.raises(BackendError, match="a march that") as caught:
+        load(newer)
+    assert caught.value.where == str(newer)
+    assert caught.value.seen == "'zen5', in a program by carkp-bpu 9.1"
+    assert "bayes-e" in str(caught.value.allowed)
+    assert f"carkp-bpu {__version__}" in str(caught.value.allowed)
 
 
 def test_todays_format_stays_readable():

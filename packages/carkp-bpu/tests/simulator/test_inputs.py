@@ -31,7 +31,9 @@ def test_good_inputs_pass_with_their_number():
         (np.zeros((2, 3, 12, 12), np.uint8), "centre it first"),
         (np.zeros((2, 12, 12, 3), np.int8), "looks like NHWC"),
         (np.zeros((3, 12, 12), np.int8), "add the batch dimension"),
-        (np.zeros((2, 3, 12, 13), np.int8), r"int8 \(N, 3, 12, 12\)"),
+        (np.zeros((2, 3, 12, 13), np.int8), r"another shape\n.*\n.*int8 \(N, 3, 12, 12\)\n.*resize or pad"),
+        (np.zeros((2, 3, 12, 13), np.int16), "another type and shape"),
+        (np.zeros((2, 3, 12, 12), np.int32), "another type\n"),
         ([[1]], "not a numpy array"),
     ],
 )

@@ -199,6 +199,13 @@ def test_wrong_inputs_and_unknown_taps_are_named():
     with pytest.raises(BackendError, match="another type") as caught:
         run_program(program, {"img": good["img"].astype(np.int16)})
     assert caught.value.allowed == "int8 (N, 3, 9, 9)"
+    assert caught.value.where == "net"
+    with pytest.raises(BackendError, match="'img' has another shape") as caught:
+        run_program(program, {"img": good["img"][:, :, 1:]})
+    assert caught.value.seen == "int8 (1, 3, 8, 9)"
+    assert "resize or pad" in str(caught.value.remedy)
+    with pytest.raises(BackendError, match="the program has no input 'image'"):
+        run_program(program, good | {"image": good["img"]})
     with pytest.raises(BackendError, match="no tensor 'nowhere'"):
         run_program(program, good, ["nowhere"])
 

@@ -43,7 +43,7 @@ def pack_sections(sections: Mapping[str, bytes]) -> bytes:
     return header + table + b"".join(blocks)
 
 
-def unpack_sections(data: bytes, where: str = "") -> dict[str, bytes]:
+def unpack_sections(data: bytes) -> dict[str, bytes]:
     """Sections by name.
 
     Raises
@@ -56,14 +56,12 @@ def unpack_sections(data: bytes, where: str = "") -> dict[str, bytes]:
     except ValueError as error:
         raise BackendError(
             "this is not an intact carkp .hbm file",
-            where=where or None,
             seen=str(error),
             remedy="compile the model again",
         ) from error
     except _ForeignVersion as error:
         raise BackendError(
             "this .hbm file has another format version",
-            where=where or None,
             seen=f"version {error.version}",
             allowed=f"version {FORMAT_VERSION}",
             remedy="update carkp-bpu" if error.version > FORMAT_VERSION else "compile the model again",

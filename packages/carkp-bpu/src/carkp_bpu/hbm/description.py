@@ -9,6 +9,8 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from carkp_bpu import __version__
+from carkp_bpu.march import MARCHES
 from carkp_core.errors import BackendError
 
 #: Memories beyond these are taken for damage: a simulator models every byte.
@@ -81,11 +83,23 @@ def decode_description(data: bytes) -> Description:
     if unknown:
         raise BackendError(
             "the program needs features that this carkp-bpu lacks",
-            seen=", ".join(unknown),
-            allowed=", ".join(FEATURES),
-            remedy=f"update carkp-bpu (the program was compiled by {made.compiler})",
+            seen=f"{', '.join(unknown)}, in a program by {made.compiler}",
+            allowed=f"{', '.join(FEATURES)} in carkp-bpu {__version__}",
+            remedy="update carkp-bpu",
         )
+    _check_march(made)
     return made
+
+
+def _check_march(description: Description) -> None:
+    known = [march.name for march in MARCHES]
+    if description.march not in known:
+        raise BackendError(
+            "the program is for a march that this carkp-bpu does not know",
+            seen=f"{description.march!r}, in a program by {description.compiler}",
+            allowed=f"{', '.join(known)} in carkp-bpu {__version__}",
+            remedy="update carkp-bpu, or compile the model for one of these",
+        )
 
 
 def _check(description: Description) -> None:

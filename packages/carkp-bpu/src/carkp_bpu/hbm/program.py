@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -81,13 +81,19 @@ class HbmProgram:
 
 
 def parse_program(data: bytes, where: str = "") -> HbmProgram:
-    """A program from a file's bytes. Raises BackendError when it is damaged or of another format."""
-    sections = container.unpack_sections(data, where)
+    """A program from a file's bytes. Raises BackendError, naming ``where``, when it is damaged or of another format."""
+    try:
+        return _parse(container.unpack_sections(data))
+    except BackendError as error:
+        error.where = ", ".join(place for place in (where, error.where) if place) or None
+        raise
+
+
+def _parse(sections: Mapping[str, bytes]) -> HbmProgram:
     description = decode_description(sections["model"])
     if len(sections["constants"]) != description.constant_bytes:
         raise BackendError(
             "constants and description differ in size",
-            where=where or None,
             seen=f"{len(sections['constants'])} bytes",
             allowed=f"{description.constant_bytes} bytes",
             remedy="compile the model again",

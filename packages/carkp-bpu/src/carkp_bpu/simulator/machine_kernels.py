@@ -39,13 +39,10 @@ Reads: TypeAlias = dict[str, Operand]
 
 def conv(instruction: isa.Conv, reads: Reads, target: Target) -> None:
     """A tile of a convolution."""
-    bias, multiplier, shift = _params(reads["params"], instruction.output.channels)
-    kh, kw = instruction.kernel_hw
-    weights = block(reads["weights"], np.dtype("int8"))
-    filters, per_group = instruction.output.channels, instruction.input.channels // instruction.groups
-    weights = weights.reshape(kh, kw, per_group, filters)
+    weights, bias, multiplier, shift = kernel_parameters(instruction, reads)
+    per_group, filters = weights.shape[2:]
     if instruction.groups == filters and per_group == 1 and instruction.input.dtype == 1:
-        acc = _depthwise(instruction, reads["input"].memory, weights[:, :, 0])
+        acc = _depthwise(instruction, reads["input"], weights[:, :, 0])
     else:
         acc = _patches_product(instruction, reads["input"], weights)
     acc = for_frames(acc, target)
@@ -62,10 +59,10 @@ def conv(instruction: isa.Conv, reads: Reads, target: Target) -> None:
 
 def deconv(instruction: isa.Deconv, reads: Reads, target: Target) -> None:
     """A tile of a transposed convolution: products with every kernel position, then their sum."""
-    bias, multiplier, shift = _params(reads["params"], instruction.output.channels)
+    weights, bias, multiplier, shift = kernel_parameters(instruction, reads)
     (kh, kw), channels = instruction.kernel_hw, instruction.input.channels
     groups, filters = instruction.groups, instruction.output.channels
-    weights = block(reads["weights"], np.dtype("int8")).reshape(kh * kw, channels, filters // groups)
+    weights = weights.reshape(kh * kw, channels, filters // groups)
     rows, columns = input_spans(instruction)
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
     acc = np.zeros((len(reads["input"].memory), *size, filters), dtype=np.int64)
@@ -105,8 +102,8 @@ def pool(instruction: isa.Pool, reads: Reads, target: Target) -> None:
         before = block(reads["partial"], np.dtype("<i4"), every_frame=True).reshape(-1, *shape[1:])
         acc = owned(np.broadcast_to(before, (max(len(before), len(acc)), *shape[1:])))
     memory = typed(reads["input"].memory, source.dtype)
-    rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
-    start = -source.first_column * (source.pixel_pitch // source.dtype)
+    rows, columns = _tap_rows(instruction), _tap_positions(instruction, 1)
+    start = _first_pixel(source, reads["input"])
     walk = loops.window_sum if instruction.mode else loops.window_maximum
     walk(memory, rows, start, source.pixel_pitch // source.dtype, columns, source.width, acc)
     if not instruction.last:
@@ -219,12 +216,12 @@ KERNELS: dict[type, Callable[[Any, Reads, Target], None]] = {
 }
 
 
-def _depthwise(instruction: isa.Conv, memory: Bytes, weight: IntArray) -> IntArray:
-    source = instruction.input
+def _depthwise(instruction: isa.Conv, operand: Operand, weight: IntArray) -> IntArray:
+    source, memory = instruction.input, operand.memory
     size = (instruction.rows[1] - instruction.rows[0], instruction.columns[1] - instruction.columns[0])
     acc = np.empty((len(memory), *size, source.channels), dtype=np.int32)
-    rows, columns = _tap_rows(instruction, 0), _tap_positions(instruction, 1)
-    start = -source.first_column * source.pixel_pitch
+    rows, columns = _tap_rows(instruction), _tap_positions(instruction, 1)
+    start = _first_pixel(source, operand)
     elements = typed(memory, source.dtype)
     loops.depthwise(elements, rows, start, source.pixel_pitch, columns, source.width, owned(weight), acc)
     return acc
@@ -302,10 +299,15 @@ def _tap_positions(instruction: isa.Conv | isa.Pool, axis: int) -> IntArray:
     return places + np.arange(*taps) * instruction.dilation_hw[axis]
 
 
-def _tap_rows(instruction: isa.Conv | isa.Pool, axis: int) -> IntArray:
+def _first_pixel(feature_map: isa.FeatureMap, operand: Operand) -> int:
+    """Element offset of column 0 within a row, for memory that begins at the operand's origin."""
+    return -(feature_map.first_column * feature_map.pixel_pitch + operand.origin) // feature_map.dtype
+
+
+def _tap_rows(instruction: isa.Conv | isa.Pool) -> IntArray:
     """Element offset of the input row of every output row and tap; -1 on padding."""
     source = instruction.input
-    places = _tap_positions(instruction, axis)
+    places = _tap_positions(instruction, 0)
     inside = (places >= 0) & (places < source.height)
     return np.where(inside, _row_offsets(source, places), -1)
 
@@ -325,10 +327,17 @@ def _map_target(
     return typed(memory, feature_map.dtype), _row_offsets(feature_map, np.arange(*rows)), start, pitch
 
 
-def _params(operand: Operand, channels: int) -> tuple[IntArray, IntArray, IntArray]:
-    raw = block(operand, np.dtype("uint8"))
+def kernel_parameters(
+    instruction: isa.Conv | isa.Deconv, reads: Reads
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Weights int8 [kh, kw, I / groups, O], of a transposed convolution [kh, kw, I, O / groups]; bias, multiplier and
+    shift int64 [O]."""
+    channels, depth, groups = instruction.output.channels, instruction.input.channels, instruction.groups
+    shape = (depth // groups, channels) if isinstance(instruction, isa.Conv) else (depth, channels // groups)
+    weights = block(reads["weights"], np.dtype("int8")).reshape(*instruction.kernel_hw, *shape)
+    raw = block(reads["params"], np.dtype("uint8"))
     words = raw[: 8 * channels].view("<i4").astype(np.int64)
-    return words[:channels], words[channels:], raw[8 * channels :].astype(np.int64)
+    return weights, words[:channels], words[channels:], raw[8 * channels :].astype(np.int64)
 
 
 def _count_rescale(instruction: isa.Pool, operand: Operand) -> tuple[IntArray, IntArray]:

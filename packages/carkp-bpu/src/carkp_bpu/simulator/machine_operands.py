@@ -50,7 +50,7 @@ def view(memory: Bytes, box: Box, origin: int = 0) -> Bytes:
 
 def gather_bytes(operand: Operand) -> Bytes:
     """Bytes of an operand, its boxes joined along the first dimension."""
-    views = [view(operand.memory, box) for box in operand.access.boxes]
+    views = [view(operand.memory, box, operand.origin) for box in operand.access.boxes]
     return views[0] if len(views) == 1 else np.concatenate(views, axis=1)
 
 
