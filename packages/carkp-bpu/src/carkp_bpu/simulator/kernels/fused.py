@@ -1,7 +1,8 @@
-"""Whole int8 convolutions in one call each: windows, products, bias, RESCALE, residual and clamp (``vectors``).
+"""Whole int8 convolutions: windows, products, bias, RESCALE, residual and clamp (``vectors``), many in one call.
 
-A call takes a row of integers, addresses among them, that was worked out when the layer was bound to its buffers;
-``simulator.packing`` names and fills them. Legend: ``Y X`` output size, ``I`` input channels, ``C`` output channels.
+A convolution is a row of integers, addresses among them, that was worked out when the layer was bound to its buffers
+(``lowering.fused_conv``), so that one call runs any number of layers without coming back to Python.
+Legend: ``Y X`` output size, ``I`` input channels, ``C`` output channels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from carkp_bpu.simulator.kernels.vectors import (
     depthwise_16,
     depthwise_32,
     depthwise_64,
+    get_address,
+    put_address,
     sum_tile_1x1,
     sum_tile_1x2,
     sum_tile_1x3,
@@ -32,8 +35,8 @@ from carkp_bpu.simulator.kernels.vectors import (
     tile_14x1,
 )
 
-#: Integers in the row of ``convolve``.
-ROW_LENGTH = 40
+#: Integers in a row, and where it says that the convolution is a depthwise one.
+ROW_LENGTH, DEPTHWISE = 40, 39
 
 
 @kernel
@@ -175,17 +178,19 @@ def convolve(row: Any, term: Any) -> None:
 
 
 @kernel
-def convolve_depthwise(row: Any, taps: Any, moves: Any) -> None:
-    """A depthwise convolution; ``taps`` and ``moves`` have room for an address of each tap and what it moves by."""
+def convolve_depthwise(row: Any) -> None:
+    """A depthwise convolution; at row[22] there is room for an address of each tap, then for what it moves by."""
     x, batch, height, width, out_h, out_w, channels = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
     kh, kw, stride_y, stride_x, step_y, step_x, top, left = (
         row[7], row[8], row[9], row[10], row[11], row[12], row[13], row[14],
     )  # fmt: skip
-    quads, weight, tables, zeros, lo, hi, address = row[15], row[16], row[17], row[18], row[20], row[21], row[22]
+    quads, weight, tables, zeros, lo, hi, taps = row[15], row[16], row[17], row[18], row[20], row[21], row[22]
+    moves = taps + 32 * quads
     out = row[19]
     whole = channels // 64 * 64
     for t in range(kh * kw, 4 * quads):
-        taps[t], moves[t] = zeros, 0
+        put_address(taps, t, zeros)
+        put_address(moves, t, 0)
     for line in range(batch * out_h):
         image, y = line // out_h, line % out_h
         inside_before = False
@@ -194,25 +199,36 @@ def convolve_depthwise(row: Any, taps: Any, moves: Any) -> None:
             inside = corner >= 0 and corner + (kw - 1) * step_x < width
             if inside and inside_before:
                 for t in range(4 * quads):
-                    taps[t] += moves[t]
+                    put_address(taps, t, get_address(taps, t) + get_address(moves, t))
             else:
                 for i in range(kh):
                     in_y = y * stride_y - top + i * step_y
                     for j in range(kw):
                         in_x = corner + j * step_x
                         valid = in_y >= 0 and in_y < height and in_x >= 0 and in_x < width
-                        taps[i * kw + j] = x + ((image * height + in_y) * width + in_x) * channels if valid else zeros
-                        moves[i * kw + j] = stride_x * channels if valid else 0
+                        tap = x + ((image * height + in_y) * width + in_x) * channels if valid else zeros
+                        put_address(taps, i * kw + j, tap)
+                        put_address(moves, i * kw + j, stride_x * channels if valid else 0)
             inside_before = inside
             w, t, c = weight, tables, 0
             while c < whole:
-                depthwise_64(address, quads, c, w, t, out + c, lo, hi, 0xFFFF)
+                depthwise_64(taps, quads, c, w, t, out + c, lo, hi, 0xFFFF)
                 w, t, c = w + 256 * quads, t + 1024, c + 64
             if channels - c >= 32:
-                depthwise_32(address, quads, c, w, t, out + c, lo, hi, 0xFFFF)
+                depthwise_32(taps, quads, c, w, t, out + c, lo, hi, 0xFFFF)
                 w, t, c = w + 128 * quads, t + 512, c + 32
             while c < channels:
                 mask = (1 << min(16, channels - c)) - 1
-                depthwise_16(address, quads, c, w, t, out + c, lo, hi, mask)
+                depthwise_16(taps, quads, c, w, t, out + c, lo, hi, mask)
                 w, t, c = w + 64 * quads, t + 256, c + 16
             out += channels
+
+
+@kernel
+def run_rows(rows: Any, terms: Any) -> None:
+    """Convolutions one after another: int64 [n, ROW_LENGTH], and float64 [n, 3] for their residuals."""
+    for i in range(rows.shape[0]):
+        if rows[i, DEPTHWISE] != 0:
+            convolve_depthwise(rows[i])
+        else:
+            convolve(rows[i], terms[i])

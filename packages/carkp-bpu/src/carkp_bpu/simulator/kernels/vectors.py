@@ -307,6 +307,17 @@ def put_address(typing: Any, table: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), emit
 
 
+@intrinsic
+def get_address(typing: Any, table: Any, index: Any) -> Any:
+    """``table[index]`` of a table of int64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        table_address, at = arguments
+        return _load(builder, I64, builder.add(table_address, builder.mul(at, I64(8))))
+
+    return types.int64(types.int64, types.int64), emit
+
+
 depthwise_64, depthwise_32, depthwise_16 = (_depthwise(width) for width in (64, 32, 16))
 tile_6x4, tile_8x3, tile_12x2, tile_14x1 = (_tile(*size, False) for size in ((6, 4), (8, 3), (12, 2), (14, 1)))
 tile_1x4, tile_1x3, tile_1x2, tile_1x1 = (_tile(1, vectors, False) for vectors in (4, 3, 2, 1))
