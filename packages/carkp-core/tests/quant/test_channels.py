@@ -39,11 +39,60 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "the same index": (lambda x: x.index_select(1, torch.arange(4)).relu(), ""),
     "one channel for all": (lambda x: x[:, 1:2].expand(-1, 5, -1, -1), "slice conv2d"),
     "one channel and row for all": (lambda x: x[:, :1, :1].expand(-1, 3, 8, -1), "slice slice conv2d resize"),
-    "a sum over a dimension": (lambda x: x.sum(dim=1), "avg_pool table"),
-    "a sum over the map": (lambda x: torch.sum(x, (2, 3), keepdim=True), "avg_pool table"),
+    "indexing by a list": (lambda x: x[:, [3, 0]], "conv2d"),
+    "indexing by a tensor": (lambda x: x[:, INDEX, ...], "conv2d"),
+    "features by an index": (lambda x: x.mean((2, 3)).index_select(1, INDEX), "avg_pool conv2d"),
+    "a mean over the channels": (lambda x: x.mean(1, keepdim=True), "conv2d"),
+    "a sum over a dimension": (lambda x: x.sum(dim=1), "conv2d rescale"),
+    "a sum over the map": (lambda x: torch.sum(x, (2, 3), keepdim=True), "avg_pool rescale"),
+    "a mean over the rows": (lambda x: x.mean(2), "avg_pool"),
     "the values of a maximum": (lambda x: torch.max(x, 1, keepdim=True)[0], "max_pool"),
     "named values of a maximum": (lambda x: x.max(dim=2).values, "max_pool"),
+    "a maximum of many": (lambda x: x.flatten(1).unsqueeze(1).amax(-1), "max_pool max_pool"),
+    "a maximum of a prime number": (lambda x: x.flatten(1)[:, :67].unsqueeze(1).amax(2), "slice max_pool max_pool"),
     "a pooling that also tells where": (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool"),
+    "a border cut off": (lambda x: F.pad(x, (-1, 2, 0, -3)), "slice slice pad"),
+    "a reflected border": (lambda x: F.pad(x, (2, 0, 1, 1), mode="reflect"), "slice slice concat slice slice concat"),
+    "a repeated border": (
+        lambda x: F.pad(x, (2, 1, 0, 0), mode="replicate"),
+        "slice resize slice concat",
+    ),
+    "a border from the other side": (lambda x: F.pad(x, (2, 1, 0, 0), mode="circular"), "slice slice concat"),
+    "adaptive, regular": (lambda x: F.adaptive_avg_pool2d(x[:, :, :7], (3, 4)), "slice avg_pool"),
+    "adaptive, larger": (lambda x: F.adaptive_avg_pool2d(x[..., :1, :4], (6, 8)), "slice slice resize resize"),
+    "adaptive, irregular": (
+        lambda x: F.adaptive_avg_pool2d(x[:, :, :2], (7, 8)),
+        "slice slice resize avg_pool slice resize concat",
+    ),
+    "adaptive maximum, irregular": (
+        lambda x: F.adaptive_max_pool2d(x, (8, 5)),
+        "slice max_pool slice max_pool slice max_pool slice max_pool slice max_pool concat",
+    ),
+    "the same windows, one result": (
+        lambda x: F.adaptive_avg_pool2d(x, (1, 3)),
+        "avg_pool slice avg_pool slice avg_pool slice avg_pool concat",
+    ),
+    "a length": (
+        lambda x: F.avg_pool1d(F.max_pool1d(x.flatten(2), 3, 2, padding=1), 3, 2, padding=1),
+        "max_pool avg_pool",
+    ),
+    "an adaptive length": (
+        lambda x: F.adaptive_avg_pool1d(x.flatten(2), 16) - F.adaptive_max_pool1d(x.flatten(2), 16),
+        "avg_pool max_pool add",
+    ),
+    "a convolution of a length": (
+        lambda x: F.conv1d(x.mean((2, 3)).unsqueeze(1), torch.tensor([[[0.5, -1.0, 0.25]]]), padding=1),
+        "avg_pool conv2d",
+    ),
+    "a positive factor": (lambda x: x * 0.37 / 5, "rescale rescale"),
+    "a negative factor": (lambda x: x * -2, "table"),
+    "nothing": (lambda x: (0 + x * 1 - 0) / 1, ""),
+    "a product added": (lambda x: torch.addcmul(x, x, x.sigmoid(), value=2), "table mul rescale add"),
+    "constants scale and shift": (
+        lambda x: torch.addcmul(torch.full((4, 1, 1), 2.0), x, torch.full((4, 1, 1), 0.5)),
+        "conv2d conv2d",
+    ),
+    "a quotient": (lambda x: x / (1 + x.abs()), "table table table mul"),
 }
 
 
@@ -102,3 +151,26 @@ def test_indices_stay_whole_numbers_between_calls_without_integer_form() -> None
         graph = fast_graph(net, {"x": torch.zeros(1, 3, 8, 8)})
         assert sum(node.op.kind == "opaque" for node in graph.nodes) == opaque
         assert graph.nodes[-1].op.kind in ("opaque", "add")
+
+
+def test_what_mixes_samples_is_left_as_it_is() -> None:
+    """Rows of all samples in one, as attention writes them: opaque, and the rest of the network is still judged."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.lines = nn.Conv2d(3, 4, 1), nn.BatchNorm1d(4), nn.Conv1d(1, 1, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            tokens = self.norm(y.permute(0, 2, 3, 1).flatten(0, 2)).contiguous().relu()
+            windows = self.lines(tokens.reshape(-1, 1, 4)).reshape(x.shape[0], -1)
+            return windows.sigmoid() * y.mean()
+
+    graph = fast_graph(Mixed().eval(), {"x": torch.zeros(1, 3, 4, 4)})
+    kinds = [node.op.kind for node in graph.nodes]
+    assert kinds[0] == "conv2d"
+    assert "table" in kinds
+    opaque = [node.op.target.rpartition(".")[2] for node in graph.nodes if node.op.kind == "opaque"]
+    assert {"flatten", "batch_norm", "conv1d", "reshape"} <= set(opaque)
+    assert "contiguous" not in opaque

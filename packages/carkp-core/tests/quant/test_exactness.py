@@ -27,7 +27,7 @@ def test_every_operator_is_exact() -> None:
     kinds = {node.op.kind for node in graph.nodes}
     assert kinds == {
         "conv2d", "conv_transpose2d", "add", "mul", "constant", "concat", "slice", "pad", "max_pool", "avg_pool",
-        "resize", "clamp", "table", "reshape", "transpose",
+        "resize", "rescale", "clamp", "table", "reshape", "transpose",
     }  # fmt: skip
 
 

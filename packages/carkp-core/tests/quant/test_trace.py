@@ -91,9 +91,17 @@ class Assigns(nn.Module):
         return y
 
 
+class WrongSizes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] > 2
+        return torch.cat([x, F.max_pool2d(x, 2)], dim=1)
+
+
 @pytest.mark.parametrize(
     ("net", "said"),
     [
+        (WrongSizes(), r"Sizes of tensors must match"),
+        (nn.Sequential(nn.AvgPool2d(4), WrongSizes()), r"seen: AssertionError: assert 2 > 2"),
         (ByValue(), r"reads values of a tensor"),
         (Assigns(), r"assigns to part of a tensor"),
         (nn.Conv2d(4, 4, 1), r"fails on the example input"),

@@ -7,8 +7,8 @@ Before (functions, weights apart)::           After (layers that hold their weig
     bn = F.batch_norm(conv2d, mean, var, ...)     relu   = Clamp(bn)
     relu = F.relu(bn)
 
-A call that no definition takes becomes ``Opaque``. Lowering keeps the float function; ``prepare`` holds the result
-against what the network returned.
+A call that no definition takes becomes ``Opaque``, and so does one on tensors that mix the samples of a batch. Lowering
+keeps the float function; ``prepare`` holds the result against what the network returned.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def _lower_call(
     args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), lambda a: values[a] if isinstance(a, fx.Node) else a)
     module = trace.modules.get(node.target) if isinstance(node.target, str) else None
     shape = _shape(node)
+    given = _nodes((args, kwargs))
     if module is not None:
         candidates: Iterable[OperatorDefinition] = [d for d in known if d.recognises(module)]
     else:
@@ -104,7 +105,7 @@ def _lower_call(
             continue
         call = Call(layers, _name(node, module is not None), bound, node.meta["source"], shape, module)
         lowered = definition.lower(call)
-        if lowered is not None:
+        if lowered is not None and (lowered in given or call.batched(*given)):
             if not isinstance(lowered, (list, tuple)):
                 return lowered
             rest = _opaque(layers, node, module if module is not None else node.target, args, kwargs, shape)
@@ -127,6 +128,13 @@ def _opaque(layers: LayerGraph, node: fx.Node, function: Any, args: Any, kwargs:
     if node.meta["value"] is None:
         return _Parts(None, lambda index: make(index, shape[index]))
     return make(None, shape)
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    """The tensors among a call's arguments that depend on the input."""
+    found: list[fx.Node] = []
+    fx.node.map_aggregate(value, lambda a: found.append(a) if isinstance(a, fx.Node) else None)
+    return found
 
 
 def _shape(node: fx.Node) -> Any:

@@ -11,15 +11,19 @@ _NAMED = {
     "conv_transpose": ("conv_transpose2d",),
     "linear": ("linear",),
     "batch_norm": ("batch_norm",),
-    "elementwise": ("add", "sub", "rsub", "mul", "div", "rdiv"),
+    "elementwise": ("add", "sub", "rsub", "mul", "div", "rdiv", "addcmul"),
     "concat": ("concat", "stack"),
-    "pooling": ("max_pool", "avg_pool", "adaptive_avg", "adaptive_max", "mean", "amax", "sum", "max"),
+    "pooling": ("max_pool", "avg_pool"),
+    "adaptive": ("adaptive_avg", "adaptive_max"),
+    "reduction": ("mean", "sum", "amax", "max"),
+    "lines": ("conv1d", "max_pool1d", "avg_pool1d", "adaptive_avg1d", "adaptive_max1d"),
     "resize": ("resize", "expand"),
     "move": (
         "identity", "cast", "reshape", "permute", "transpose", "split", "unbind", "getitem", "narrow", "select",
         "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     ),
-    "channels": ("pad", "index_select"),
+    "channels": ("index_select", "indexed"),
+    "padding": ("pad",),
     "table": ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "prelu", "pow", "scalar_functions"),
 }  # fmt: skip
 

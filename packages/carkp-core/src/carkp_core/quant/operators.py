@@ -97,7 +97,7 @@ class Call:
         """True when the first dimension of each is the batch."""
         return all(len(n.meta["shape"]) > 0 and n.meta["shape"][0] == self.layers.batch for n in nodes)
 
-    def evolve_shape(self, shape: Sequence[int]) -> Call:
+    def with_shape(self, shape: Sequence[int]) -> Call:
         """The call with another result: one of several."""
         return attrs.evolve(self, shape=tuple(shape))
 

@@ -22,8 +22,10 @@ import itertools
 import operator
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -123,8 +125,8 @@ def trace(
     except Exception as error:
         raise QuantizationError(
             "the network fails on the example input",
-            where=str(recorder.place()) or type(network).__name__,
-            seen=f"{type(error).__name__}: {error}",
+            where=str(recorder.place(error)) or type(network).__name__,
+            seen=f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
             allowed=", ".join(f"{name} {tuple(value.shape)}" for name, value in example_inputs.items()),
             remedy="check deploy_inputs (or the validation transforms' size) against what the network takes",
         ) from error
@@ -182,17 +184,15 @@ class _Recorder:
     def output(self, result: Any) -> None:
         self.graph.output(tree_map(self._argument, _plain_structure(result)))
 
-    def place(self) -> Source:
-        """The innermost module and the user's line that is being executed."""
+    def place(self, error: BaseException | None = None) -> Source:
+        """The innermost module and the user's line that is being executed, or that raised an error."""
         path = self._paths[-1] if self._paths else ""
-        frame = sys._getframe(1)
-        while frame is not None:
-            file = os.path.abspath(frame.f_code.co_filename)
-            if frame.f_code is trace.__code__:
+        for code, line in _running() if error is None else _raising(error):
+            file = os.path.abspath(code.co_filename)
+            if code is trace.__code__:
                 break  # the rest called the tracer
             if not file.startswith((_TORCH, _TRACER, "<")):
-                return Source(path, file, frame.f_lineno)
-            frame = frame.f_back  # type: ignore[assignment]
+                return Source(path, file, line)
         return Source(path)
 
     @contextmanager
@@ -288,6 +288,19 @@ class _Recorder:
         node.meta["module_path"] = self._last_place.module_path
         node.meta["module_is_torch"] = bool(self._kinds) and self._kinds[-1].__module__.startswith("torch.nn.")
         return node
+
+
+def _running() -> Iterator[tuple[CodeType, int]]:
+    """Code and line of each frame, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code, frame.f_lineno
+        frame = frame.f_back
+
+
+def _raising(error: BaseException) -> Iterator[tuple[CodeType, int]]:
+    """Code and line of each frame that an error came through, the innermost first."""
+    return ((frame.f_code, line) for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))))
 
 
 def _two_samples(value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ Legend: ``O`` chosen channels, ``C`` channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -19,7 +20,7 @@ from carkp_core.quant.layer import Bounds
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.concat import Concat
 from carkp_core.quant.ops.convolution import Conv2d
-from carkp_core.quant.ops.move import Pad, Slice
+from carkp_core.quant.ops.move import Reshape, Slice
 from carkp_core.quant.ops.table import Clamp
 
 
@@ -30,7 +31,14 @@ def chosen_channels(call: Call, x: fx.Node, index: Sequence[int]) -> fx.Node:
         return x
     weight = torch.zeros(len(index), shape[1], 1, 1)
     weight[torch.arange(len(index)), torch.tensor(list(index))] = 1.0
-    return call.emit(Conv2d(weight), x, shape=(shape[0], len(index), *shape[2:]))
+    return call.emit(fixed(weight), x, shape=(shape[0], len(index), *shape[2:]))
+
+
+def fixed(weight: Tensor) -> Conv2d:
+    """A convolution whose weights no training changes."""
+    conv = Conv2d(weight)
+    conv.weight.requires_grad_(False)
+    return conv
 
 
 def padded_channels(call: Call, x: fx.Node, front: int, back: int, value: float) -> fx.Node:
@@ -52,34 +60,41 @@ def _filled(call: Call, x: fx.Node, count: int, value: float) -> list[fx.Node]:
     return made
 
 
-def _lower_pad(call: Call) -> fx.Node | None:
-    """Constant padding of width, height and channels, in torch's order: (left, right, top, bottom, front, back)."""
-    x, pad, mode = call.args["input"], call.args["pad"], call.args["mode"]
-    if not is_tensor(x) or mode != "constant" or len(call.shape_of(x)) != 4 or not call.batched(x):
-        return None
-    left, right, top, bottom, front, back = (*pad, *(0,) * 6)[:6]
-    if any(pad[6:]) or min(pad) < 0:
-        return None
-    value = float(call.args["value"] or 0.0)
-    x = padded_channels(call, x, front, back, value)
-    if not any((left, right, top, bottom)):
-        return x
-    return call.emit(Pad((top, left, bottom, right), value), x)
-
-
 def _lower_index_select(call: Call) -> fx.Node | None:
-    x, index = call.args["input"], call.args["index"]
-    if not is_tensor(x) or not isinstance(index, Tensor) or not call.batched(x):
-        return None
-    shape = call.shape_of(x)
-    if len(shape) != 4 or call.args["dim"] % 4 != 1 or index.dtype not in (torch.int32, torch.int64):
-        return None
-    return chosen_channels(call, x, [int(i) % shape[1] for i in index.reshape(-1)])
+    return _chosen(call, call.args["dim"], call.args["index"])
 
 
-PAD = OperatorDefinition(
-    "pad", _lower_pad, calls=("pad",), parameters=("input", "pad", "mode='constant'", "value=None")
-)
+def _lower_indexed(call: Call) -> fx.Node | None:
+    """``x[:, index]`` with a list or a tensor of whole numbers, behind it only whole dimensions."""
+    index = call.args["index"]
+    items = [item for item in index if item is not Ellipsis] if isinstance(index, tuple) else []
+    if len(items) < 2 or any(not _whole(item) for item in (items[0], *items[2:])):
+        return None
+    return _chosen(call, 1, items[1]) if isinstance(items[1], (list, Tensor)) else None
+
+
+def _whole(item: Any) -> bool:
+    return isinstance(item, slice) and item == slice(None)
+
+
+def _chosen(call: Call, dim: int, index: Any) -> fx.Node | None:
+    """Chosen channels of a map [N, C, H, W] or a vector [N, C]."""
+    x = call.args["input"]
+    if not is_tensor(x) or is_tensor(index) or not call.batched(x):
+        return None
+    index, shape = torch.as_tensor(index), call.shape_of(x)
+    if len(shape) not in (2, 4) or dim % len(shape) != 1 or index.dtype not in (torch.int32, torch.int64):
+        return None
+    if index.ndim > 1:
+        return None
+    chosen = [int(i) % shape[1] for i in index.reshape(-1)]
+    if len(shape) == 4:
+        return chosen_channels(call, x, chosen)
+    y = call.emit(Reshape((shape[1], 1, 1)), x, shape=(*shape, 1, 1))
+    return call.emit(Reshape((len(chosen),)), chosen_channels(call, y, chosen))
+
+
 INDEX_SELECT = OperatorDefinition(
     "index_select", _lower_index_select, calls=("index_select",), parameters=("input", "dim", "index")
 )
+INDEXED = OperatorDefinition("indexed", _lower_indexed, calls=("getitem",), parameters=("input", "index"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -19,6 +21,7 @@ from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_number, is_tensor
 from carkp_core.quant.ops.convolution import Conv2d
+from carkp_core.quant.ops.scaling import Scaled
 from carkp_core.quant.ops.table import Table
 from carkp_core.quant.rescale import AddTerm, Factor, added, rescaled
 
@@ -163,6 +166,8 @@ def _lower_sum(call: Call, a: Any, b: Any, sign_a: float, sign_b: float) -> fx.N
         return None
     if is_number(other):
         offset = sign_other * float(other)
+        if (sign_x, offset) == (1, 0.0):
+            return x
         name = f"{'-' if sign_x == -1 else ''}x{offset:+g}" if abs(sign_x) == 1 else f"{sign_x:g}x{offset:+g}"
         return call.emit(affine(sign_x, offset, name), x)
     if not is_constant(other) or abs(sign_x) != 1:
@@ -183,7 +188,10 @@ def _lower_product(call: Call, a: Any, b: Any) -> fx.Node | None:
         return None
     if is_number(other):
         factor = float(other)
-        return call.emit(affine(factor, 0.0, f"{factor:g}x"), x)
+        if factor == 1.0:
+            return x
+        exact_here = 0.0 < factor < math.inf
+        return call.emit(Scaled(factor) if exact_here else affine(factor, 0.0, f"{factor:g}x"), x)
     if not is_constant(other):
         return None
     channels = _per_channel(call, x, other)
@@ -243,7 +251,21 @@ def _lower_div(call: Call) -> fx.Node | None:
         return _lower_product(call, a, 1.0 / b)
     if is_tensor(b) and is_number(a):
         return _inverse(call, b, float(a))
+    if is_tensor(a) and call.batched(a, b):
+        return call.emit(Mul(), a, _inverse(call, b, 1.0))
     return None
+
+
+def _lower_addcmul(call: Call) -> fx.Node | None:
+    """``input + value tensor1 tensor2``, any of them a constant."""
+    x, one, other, value = (call.args[name] for name in ("input", "tensor1", "tensor2", "value"))
+    if not is_tensor(one) and not is_tensor(other):
+        return _lower_sum(call, x, value * one * other, 1.0, 1.0)
+    shape = np.broadcast_shapes(*(call.shape_of(t) if is_tensor(t) else t.shape for t in (one, other)))
+    product = _lower_product(call.with_shape(shape), one, other)
+    if product is not None:
+        product = _lower_product(call.with_shape(shape), product, value)
+    return None if product is None else _lower_sum(call, x, product, 1.0, 1.0)
 
 
 def _lower_rdiv(call: Call) -> fx.Node | None:
@@ -253,7 +275,8 @@ def _lower_rdiv(call: Call) -> fx.Node | None:
 
 def _inverse(call: Call, x: fx.Node, numerator: float) -> fx.Node:
     function = functools.partial(inverse_number, numerator=numerator)
-    return call.emit(Table(function, "inverse", {"numerator": numerator}, title=f"{numerator:g}/x"), x)
+    table = Table(function, "inverse", {"numerator": numerator}, title=f"{numerator:g}/x")
+    return call.emit(table, x, shape=call.shape_of(x))
 
 
 _TWO = ("input", "other", "alpha=1")
@@ -266,3 +289,6 @@ DIV = OperatorDefinition(
     parameters=("input", "other", "rounding_mode=None"),
 )  # fmt: skip
 RDIV = OperatorDefinition("rdiv", _lower_rdiv, calls=("rdiv", "rtruediv"), parameters=("input", "other"))
+ADDCMUL = OperatorDefinition(
+    "addcmul", _lower_addcmul, calls=("addcmul",), parameters=("input", "tensor1", "tensor2", "value=1")
+)

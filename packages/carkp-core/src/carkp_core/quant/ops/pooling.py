@@ -1,8 +1,7 @@
-"""Maximum and average pooling, global and adaptive forms, mean over H and W."""
+"""Maximum and average pooling, of windows and of the whole map."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,8 +17,7 @@ from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
-from carkp_core.quant.ops.elementwise import affine
-from carkp_core.quant.ops.move import Move, Reshape
+from carkp_core.quant.ops.move import Move
 from carkp_core.quant.ops.weighted import pair
 from carkp_core.quant.rescale import Factor, rescaled
 
@@ -196,13 +194,14 @@ def _padding_tlbr(
     return (padding[0], padding[1], ends[0], ends[1])
 
 
-def _four(call: Call, x: Any) -> bool:
+def is_map(call: Call, x: Any) -> bool:
+    """True for a tensor [N, C, H, W]."""
     return is_tensor(x) and len(call.shape_of(x)) == 4 and call.batched(x)
 
 
 def _lower_max_pool(call: Call) -> fx.Node | list[fx.Node | None] | None:
     args = call.args
-    if not _four(call, args["input"]):
+    if not is_map(call, args["input"]):
         return None
     several = not isinstance(call.shape, tuple)  # the indices too
     kernel = pair(args["kernel_size"])
@@ -214,7 +213,7 @@ def _lower_max_pool(call: Call) -> fx.Node | list[fx.Node | None] | None:
 
 def _lower_avg_pool(call: Call) -> fx.Node | None:
     args = call.args
-    if not _four(call, args["input"]):
+    if not is_map(call, args["input"]):
         return None
     kernel = pair(args["kernel_size"])
     stride = pair(args["stride"]) if args["stride"] not in (None, [], ()) else kernel
@@ -227,87 +226,6 @@ def _lower_avg_pool(call: Call) -> fx.Node | None:
         args["divisor_override"],
     )
     return call.emit(layer, args["input"])
-
-
-def _adaptive(call: Call) -> Hw | None:
-    """The window of an adaptive pooling whose output divides the input, else None."""
-    x = call.args["input"]
-    if not _four(call, x):
-        return None
-    size, out = call.shape_of(x)[2:], call.shape[2:]
-    if any(s % o for s, o in zip(size, out, strict=True)):
-        return None
-    return (size[0] // out[0], size[1] // out[1])
-
-
-def _lower_adaptive_avg(call: Call) -> fx.Node | None:
-    window = _adaptive(call)
-    if window is None:
-        return None
-    layer = AvgPool(None) if tuple(call.shape[2:]) == (1, 1) else AvgPool(window, window)
-    return call.emit(layer, call.args["input"])
-
-
-def _lower_adaptive_max(call: Call) -> fx.Node | None:
-    if call.args["return_indices"]:
-        return None
-    window = _adaptive(call)
-    if window is None:
-        return None
-    whole = tuple(call.shape[2:]) == (1, 1)
-    layer = MaxPool(None if whole else window, (1, 1) if whole else window, (0, 0), (1, 1), False)
-    return call.emit(layer, call.args["input"])
-
-
-def _lower_mean(call: Call) -> fx.Node | None:
-    return _reduced(call, average=True) if call.args["dtype"] is None else None
-
-
-def _lower_amax(call: Call) -> fx.Node | None:
-    return _reduced(call, average=False)
-
-
-def _lower_sum(call: Call) -> fx.Node | None:
-    """The mean times the number of summed elements, which keeps the mean's steps."""
-    x, args = call.args["input"], call.args
-    if args["dtype"] is not None or not is_tensor(x):
-        return None
-    mean = _reduced(call, average=True)
-    if mean is None:
-        return None
-    count = math.prod(call.shape_of(x)) // math.prod(call.shape)
-    return call.emit(affine(float(count), 0.0, f"{count}x"), mean)
-
-
-def _lower_max(call: Call) -> list[fx.Node | None] | None:
-    """Values of a maximum along a dimension; its indices stay without integer form."""
-    if not isinstance(call.args["dim"], int):
-        return None
-    values = _reduced(call.evolve_shape(call.shape[0]), average=False)
-    return None if values is None else [values, None]
-
-
-def _reduced(call: Call, average: bool) -> fx.Node | None:
-    """A reduction over neighbouring dimensions: a pool over H and W, or over H of [N, before, reduced, behind]."""
-    x, dims = call.args["input"], call.args["dim"]
-    if not is_tensor(x) or not call.batched(x) or dims is None:
-        return None
-    n, *shape = call.shape_of(x)
-    axes = sorted(d % (len(shape) + 1) - 1 for d in (dims if isinstance(dims, (tuple, list)) else (dims,)))
-    if not axes or axes[0] < 0 or axes != list(range(axes[0], axes[-1] + 1)):
-        return None
-    if len(shape) == 3 and axes == [1, 2]:
-        y = call.emit(_pool(None, average), x, shape=(n, shape[0], 1, 1))
-        return y if call.args["keepdim"] else call.emit(Reshape(call.shape[1:]), y)
-    before, behind = math.prod(shape[: axes[0]]), math.prod(shape[axes[-1] + 1 :])
-    reduced = math.prod(shape[axes[0] : axes[-1] + 1])
-    y = call.emit(Reshape((before, reduced, behind)), x, shape=(n, before, reduced, behind))
-    y = call.emit(_pool((reduced, 1), average), y, shape=(n, before, 1, behind))
-    return call.emit(Reshape(call.shape[1:]), y)
-
-
-def _pool(kernel: Hw | None, average: bool) -> Layer:
-    return AvgPool(kernel) if average else MaxPool(kernel, (1, 1), (0, 0), (1, 1), False)
 
 
 MAX_POOL = OperatorDefinition(
@@ -327,20 +245,3 @@ AVG_POOL = OperatorDefinition(
         "divisor_override=None",
     ),
 )  # fmt: skip
-ADAPTIVE_AVG = OperatorDefinition(
-    "adaptive_avg_pool2d", _lower_adaptive_avg, calls=("adaptive_avg_pool2d",), parameters=("input", "output_size")
-)
-ADAPTIVE_MAX = OperatorDefinition(
-    "adaptive_max_pool2d",
-    _lower_adaptive_max,
-    calls=("adaptive_max_pool2d",),
-    parameters=("input", "output_size", "return_indices=False"),
-)
-MEAN = OperatorDefinition(
-    "mean", _lower_mean, calls=("mean",), parameters=("input", "dim=None", "keepdim=False", "dtype=None")
-)
-AMAX = OperatorDefinition("amax", _lower_amax, calls=("amax",), parameters=("input", "dim=None", "keepdim=False"))
-SUM = OperatorDefinition(
-    "sum", _lower_sum, calls=("sum",), parameters=("input", "dim=None", "keepdim=False", "dtype=None")
-)
-MAX = OperatorDefinition("max", _lower_max, calls=("max",), parameters=("input", "dim=None", "keepdim=False"))
