@@ -42,6 +42,8 @@ class Context:
     input_scales: Mapping[str, float] = field(factory=dict)
     #: Makes one example batch of network inputs, shape (1, C, H, W) each, by name.
     example_inputs: Any = None
+    #: Makes the ``CompileOptions`` that the config compiles with.
+    compile_options: Any = None
 
     @property
     def hook(self) -> Any:

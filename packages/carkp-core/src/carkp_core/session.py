@@ -167,6 +167,7 @@ def open_session(
     context = make_context(tree, path, march, plugins)
     context = attrs.evolve(context, stage=stage, resume=resume, threads=threads, config_name=config)
     session = Session(tree, context)
+    session = Session(tree, attrs.evolve(context, compile_options=session.compile_options))
     _check_everything(session)
     return session
 

@@ -13,11 +13,13 @@ calibration checkpoint is all that later stages read. What it did is logged in a
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from carkp_core.errors import ConfigError
 from carkp_core.quant.network import QuantizedNetwork
 
 #: What the network was called with for one batch: a tensor [N, ...] for each of its ``inputs``, in their order.
@@ -45,3 +47,26 @@ def note(network: QuantizedNetwork, repair: Repair, report: dict[str, Any]) -> N
 def first_image(batches: Sequence[InputBatch]) -> InputBatch:
     """One sample of each input, (1, ...)."""
     return tuple(image[:1] for image in batches[0])
+
+
+def matching_layers(network: QuantizedNetwork, pattern: str, who: str) -> list[str]:
+    """Layers whose name or module path matches a pattern such as ``decode_head.*``.
+
+    Of a module that became several layers (a linear layer is a convolution between reshapes) those that compute.
+
+    Raises
+    ------
+    ConfigError
+        None does; names some of the layers.
+    """
+    paths = {step.name: {step.name, network.layer(step.name).source.module_path} for step in network.steps}
+    found = [name for name, known in paths.items() if any(fnmatch.fnmatchcase(path, pattern) for path in known)]
+    computing = [name for name in found if network.layer(name).own_scale]
+    if found:
+        return computing or found
+    names = list(paths)
+    raise ConfigError(
+        f"{who}: no layer matches {pattern!r}",
+        seen=", ".join(names[:6]) + (", ..." if len(names) > 6 else ""),
+        remedy="carkp quant-report lists the layers by name",
+    )

@@ -1,0 +1,120 @@
+"""Int16 for chosen tensors: 256 times finer steps where 8 bits are not enough.
+
+It isn't free. The tensor takes twice the memory, and a convolution that reads it must keep its sum inside int32: with
+inputs to 32767, a row of weights may sum to 2**31 / 2**15 = 65,536 steps, so wide rows get fewer of them ("weight
+bits", ``docs/quantization.md``). Tensors with few readers and narrow rows, and the network's outputs, gain most.
+
+Clipping is what hurts an int16 tensor, not the size of its steps: its range is the greatest value that was seen and a
+quarter more, at the least the calibrated range.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carkp_core.errors import ConfigError
+from carkp_core.ir.arithmetic import INT_RANGE
+from carkp_core.quant.constants import WEIGHT_LIMIT, safe_scale
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.ops.weighted import Weighted
+from carkp_core.quant.repair.ranges import portions
+from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
+from carkp_core.quant.types import deciding, set_types
+
+log = logging.getLogger(__name__)
+
+#: How much further than seen an int16 tensor reaches.
+HEADROOM = 1.25
+#: Fewer lost weight bits than this are not worth a line.
+LEAST_BITS = 1e-3
+
+
+class Int16:
+    """Make chosen tensors int16.
+
+    Parameters
+    ----------
+    tensors:
+        Patterns of layers' module paths, such as ``decode_head.*`` or ``*.project.conv``: their outputs become int16. A
+        table or a move has the type of what it reads, so there the layer before it does.
+    outputs:
+        The network's outputs become int16.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is chosen; in calibration, a pattern that no layer matches.
+    """
+
+    def __init__(self, tensors: Sequence[str] = (), outputs: bool = False) -> None:
+        self.tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
+        self.outputs = outputs
+        if not self.tensors and not outputs:
+            raise ConfigError("Int16: nothing is chosen", allowed="tensors=['decode_head.*'], outputs=True, or both")
+
+    def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Change the types, so that observers choose ranges for them."""
+        chosen = self._chosen(network)
+        set_types(network, dict.fromkeys(chosen, "int16"))
+
+    def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
+        """Widen the ranges, and say what it costs."""
+        chosen = self._chosen(network)
+        widen(network, chosen, greatest_values(network, batches, chosen))
+        lost = weight_bits_lost(network, batches[0])
+        note(network, self, {"tensors": chosen, "weight_bits_lost": lost})
+        log.info("int16 for %d tensors; weight bits lost in %d layers that read them", len(chosen), len(lost))
+
+    def _chosen(self, network: QuantizedNetwork) -> list[str]:
+        found = list(network.output_names) if self.outputs else []
+        for pattern in self.tensors:
+            found += matching_layers(network, pattern, "Int16")
+        chosen = dict.fromkeys(deciding(network, name) for name in found)
+        return [name for name in chosen if name not in network.inputs]
+
+
+def greatest_values(network: QuantizedNetwork, batches: Sequence[InputBatch], names: Iterable[str]) -> dict[str, float]:
+    """The greatest magnitude of each tensor in the float network."""
+    found = dict.fromkeys(names, 0.0)
+
+    def look(name: str, values: Tensor) -> None:
+        if name in found:
+            found[name] = max(found[name], float(values.abs().max()))
+
+    with torch.no_grad():
+        for images in portions(batches):
+            network.float_values(images, look)
+    return found
+
+
+def widen(network: QuantizedNetwork, names: Iterable[str], greatest: Mapping[str, float]) -> None:
+    """Let int16 tensors reach beyond what was seen."""
+    for name in names:
+        layer: Any = network.layer(name)
+        reach = max(layer.wanted_scale() * INT_RANGE["int16"][1], HEADROOM * greatest[name])
+        layer.scale.fill_(safe_scale(reach, "int16"))
+
+
+def weight_bits_lost(network: QuantizedNetwork, images: InputBatch) -> dict[str, float]:
+    """For each layer with an int16 input: by how many bits its rows' steps are coarser than with int8, on average."""
+    names = [*network.inputs, *(step.name for step in network.steps)]
+    lost = {}
+    with torch.no_grad():
+        values = network.integer_values(tuple(image[:1] for image in images), names)
+        for step in network.steps:
+            layer = network.layer(step.name)
+            given = [values[name] for name in step.inputs]
+            if not isinstance(layer, Weighted) or given[0].dtype != "int16":
+                continue
+            steps = layer.constants(*given).scale_w
+            plain = layer.rows(layer.folded()[0]).abs().amax(dim=1).double() / WEIGHT_LIMIT
+            bits = torch.log2((steps[plain > 0] / plain[plain > 0]).clamp_min(1.0))
+            mean = float(bits.mean()) if len(bits) else 0.0
+            if mean > LEAST_BITS:
+                lost[step.name] = round(mean, 3)
+    return lost
