@@ -333,7 +333,9 @@ class TransformerFree(nn.Module):
 
 
 def resnet() -> nn.Module:
+    """Blocks begin as identities: the last batch norm's weight is zero until it is trained."""
     blocks = (ResidualBlock(8, 8), ResidualBlock(8, 16, 2))
+    nn.init.zeros_(blocks[0].bn2.weight)
     return Classifier(nn.Sequential(conv_bn(3, 8, 7, 2), nn.MaxPool2d(3, 2, 1), *blocks), 16)
 
 

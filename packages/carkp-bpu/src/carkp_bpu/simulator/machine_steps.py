@@ -143,14 +143,15 @@ class _Preparation:
         return run
 
     def _check_rescale(self, index: int, instruction: isa.Conv | isa.Deconv, parameters: Parameters) -> None:
-        least = 16 if isinstance(instruction, isa.Conv) and instruction.residual is not None else 1
+        # A term of an add keeps 15 bits more.
+        least, most = (16, 77) if isinstance(instruction, isa.Conv) and instruction.residual is not None else (1, 62)
         shift, multiplier = parameters.shift, parameters.multiplier
-        if shift.min() < least or shift.max() > 62 or multiplier.min() < 0:
+        if shift.min() < least or shift.max() > most or multiplier.min() < 0:
             raise BackendError(
                 "the constants hold no rescale where it looks for one",
                 where=self._program.debug.place(index),
                 seen=f"shifts {shift.min()}..{shift.max()}, multipliers from {multiplier.min()}",
-                allowed=f"shifts {least}..62, multipliers from 0",
+                allowed=f"shifts {least}..{most}, multipliers from 0",
                 remedy="compile the model again",
             )
 
