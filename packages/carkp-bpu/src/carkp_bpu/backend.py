@@ -47,11 +47,17 @@ class BpuBackend:
         return check(graph, march, _operators_of(graph))
 
     def simulate(self, graph: Graph, threads: int | None = None) -> Executor:
-        """The graph simulator."""
-        from carkp_bpu.simulator.graph import simulate
+        """The graph simulator: on the GPU if there is one and no number of threads is asked for, else on the CPU."""
+        import torch
 
-        kernels = {operator.kind: operator.load_kernel() for operator in _operators_of(graph)}
-        return simulate(graph, threads, kernels={kind: kernel for kind, kernel in kernels.items() if kernel})
+        from carkp_bpu.simulator.graph import simulate
+        from carkp_bpu.simulator.torch_graph import TorchExecutor
+
+        loaded = {operator.kind: operator.load_kernel() for operator in _operators_of(graph)}
+        kernels = {kind: kernel for kind, kernel in loaded.items() if kernel}
+        if threads is None and torch.cuda.is_available():
+            return TorchExecutor(graph, "cuda", kernels=kernels)
+        return simulate(graph, threads, kernels=kernels)
 
     def compile(self, graph: Graph, options: CompileOptions) -> CompileResult:
         """Check, compile, write the program and the reports.

@@ -21,9 +21,9 @@ def product(rows: np.ndarray, weight: np.ndarray, exact_int8: bool = True) -> tu
 
 
 @pytest.mark.parametrize(("dtype", "exact_int8", "route"), [
-    ("int8", True, "bytes"), ("int16", True, "halves"), ("int8", False, "doubles"), ("int16", False, "doubles"),
+    ("int8", True, "bytes"), ("int16", True, "halves"), ("int8", False, "floats"), ("int16", False, "doubles"),
 ])  # fmt: skip
-@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 27, 16), (33, 130, 7), (4, 0, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 1, 12), (9, 31, 33), (5, 27, 16), (33, 130, 7), (4, 0, 3)])
 def test_routes_are_exact(dtype, exact_int8, route, shape):
     rng = np.random.default_rng(1)
     limits = np.iinfo(dtype)
@@ -42,6 +42,30 @@ def test_sums_that_may_leave_int32_take_doubles():
     assert route == "doubles"
     assert (found == -32768 * 127 * 600).all()
     assert abs(int(found[0, 0])) > gemm.INT32_MAX
+
+
+@pytest.mark.parametrize(("depth", "route"), [(1032, "floats"), (1033, "doubles")])
+def test_float32_is_taken_only_where_its_sums_are_proven(depth, route):
+    """1032 products of -128 and 127 are the last ones below 2**24."""
+    weight, rows = np.full((depth, 3), 127, np.int8), np.full((2, depth), -128, np.int8)
+    rows[1, ::2] = 127
+    found, taken = product(rows, weight, exact_int8=False)
+    assert taken == route
+    np.testing.assert_array_equal(found, rows.astype(np.int64) @ weight.astype(np.int64))
+
+
+def test_float32_products_are_exact_in_every_precision_of_torch():
+    rng = np.random.default_rng(0)
+    weight, rows = rng.integers(-127, 128, (300, 20), np.int8), rng.integers(-128, 128, (40, 300), np.int8)
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(precision)
+            found, route = product(rows, weight, exact_int8=False)
+            assert route == "floats"
+            np.testing.assert_array_equal(found, rows.astype(np.int64) @ weight.astype(np.int64))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_a_saturating_multiply_is_found_out():
@@ -78,7 +102,7 @@ def test_the_fallback_is_said_once(monkeypatch):
     monkeypatch.delattr(torch, "_int_mm", raising=False)
     gemm.exact_int8.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="float64 products"):
+        with pytest.warns(UserWarning, match="float products"):
             assert not gemm.exact_int8()
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -131,6 +131,11 @@ def lower_conv2d(request: Request) -> Bind | None:
         return None
     if op.depthwise:
         return _lower_depthwise(request)
+    return _lower_parts(request, conv2d_parts(op))
+
+
+def conv2d_parts(op: ops.Conv2d) -> list[Part]:
+    """A convolution that is not depthwise, group by group; narrow groups are joined."""
     weight, groups = _join_groups(op.weight, op.groups)
     out_channels, group, kh, kw = weight.shape
     per_group = out_channels // groups
@@ -142,7 +147,7 @@ def lower_conv2d(request: Request) -> Bind | None:
         matrix = weight[outputs].transpose(2, 3, 1, 0).reshape(-1, per_group)
         rescale = (op.multiplier[outputs], op.shift[outputs], op.bias[outputs])
         parts.append(Part(matrix, rescale, None if pointwise else window, (g * group, group), g * per_group))
-    return _lower_parts(request, parts)
+    return parts
 
 
 def _lower_parts(request: Request, parts: Sequence[Part]) -> Bind | None:
@@ -184,14 +189,17 @@ def _join_groups(weight: Array, groups: int) -> tuple[Array, int]:
 
 def lower_conv_transpose2d(request: Request) -> Bind | None:
     """A transposed convolution, phase by phase and group by group."""
-    op: ops.ConvTranspose2d = request.op
     if request.inputs[0].dtype not in ("int8", "int16"):
         return None
+    return _lower_parts(request, transposed_parts(request.op, request.output.shape[2:]))
+
+
+def transposed_parts(op: ops.ConvTranspose2d, out_hw: tuple[int, ...]) -> list[Part]:
+    """A transposed convolution with output size ``out_hw``, phase by phase and group by group."""
     in_channels, per_group, _, _ = op.weight.shape
     group = in_channels // op.groups
     parts = []
     for g, residue_y, residue_x in itertools.product(range(op.groups), *map(range, op.stride_hw)):
-        out_hw = request.output.shape[2:]
         if residue_y >= out_hw[0] or residue_x >= out_hw[1]:
             continue
         rows, row_pad = _phase(op, 0, residue_y)
@@ -203,7 +211,7 @@ def lower_conv_transpose2d(request: Request) -> Bind | None:
         window = (len(rows), len(columns), 1, 1, 1, 1, row_pad, column_pad)
         place = (g * per_group, (residue_y, residue_x), op.stride_hw)
         parts.append(Part(matrix, rescale, window, (g * group, group), *place))
-    return _lower_parts(request, parts)
+    return parts
 
 
 def _phase(op: ops.ConvTranspose2d, axis: int, residue: int) -> tuple[list[int], int]:
