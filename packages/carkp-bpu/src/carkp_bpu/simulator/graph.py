@@ -24,7 +24,6 @@ import torch
 from attrs import asdict, evolve, frozen
 
 from carkp_bpu.simulator.gemm import exact_int8
-from carkp_bpu.simulator.inputs import check_inputs
 from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
 from carkp_bpu.simulator.lowering.conv import Convolution
@@ -33,6 +32,7 @@ from carkp_bpu.simulator.packing import MARGIN
 from carkp_bpu.simulator.plan import ALIGNMENT, Plan, make_plan
 from carkp_core.errors import GraphError
 from carkp_core.ir.graph import Graph, Node, TensorType
+from carkp_core.ir.inputs import check_inputs
 from carkp_core.ir.operators import Conv2d, ConvTranspose2d
 
 Array = npt.NDArray[Any]

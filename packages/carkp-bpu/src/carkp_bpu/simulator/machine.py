@@ -21,13 +21,13 @@ import numpy.typing as npt
 from carkp_bpu.hbm.debug import Piece
 from carkp_bpu.hbm.program import HbmProgram
 from carkp_bpu.march import find_march
-from carkp_bpu.simulator.inputs import Declared, Door, check_batch
 from carkp_bpu.simulator.lowering.fused_conv import vector_kernels_run
 from carkp_bpu.simulator.machine_clock import count_cycles
 from carkp_bpu.simulator.machine_guards import Proof, Traffic, prove
 from carkp_bpu.simulator.machine_memory import Memories, Tap
 from carkp_bpu.simulator.machine_steps import Prepared, prepare
 from carkp_core.errors import BackendError
+from carkp_core.ir.inputs import Declared, Door, check_batch
 
 IntArray: TypeAlias = npt.NDArray[Any]
 Inputs: TypeAlias = Mapping[str, IntArray]

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from carkp_bpu.simulator.inputs import check_inputs
 from carkp_bpu.simulator.lowering import Kernel
 from carkp_bpu.simulator.plan import make_plan
 from carkp_bpu.simulator.torch_operators import Site, Step, make_step
 from carkp_core.errors import BackendError, GraphError
 from carkp_core.ir.graph import Graph, Node
+from carkp_core.ir.inputs import check_inputs
 
 Array = npt.NDArray[Any]
 

@@ -25,6 +25,7 @@ from carkp_core.ir import operators as ops
 from carkp_core.ir import reference
 from carkp_core.ir.arithmetic import dequantize
 from carkp_core.ir.graph import Graph, GraphInput, Node
+from carkp_core.ir.inputs import check_inputs
 
 Array = npt.NDArray[Any]
 Execute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -113,7 +114,7 @@ def check_layers(graph: Graph, inputs: Mapping[str, Array], opset: int | None = 
         When onnxruntime is not installed.
     """
     values = reference.execute(graph, inputs, [node.name for node in graph.nodes])
-    values = {**values, **reference.check_inputs(graph, inputs)}
+    values = {**values, **check_inputs(graph, inputs)[0]}
     return [_check_layer(node, graph, values, opset) for node in graph.nodes if not isinstance(node.op, ops.Constant)]
 
 

@@ -16,6 +16,7 @@ from carkp_core.errors import GraphError
 from carkp_core.ir import arithmetic
 from carkp_core.ir import operators as ops
 from carkp_core.ir.graph import Graph, Node
+from carkp_core.ir.inputs import check_inputs
 
 IntArray = npt.NDArray[Any]
 Inputs = tuple[IntArray, ...]
@@ -41,32 +42,15 @@ def execute(graph: Graph, inputs: Mapping[str, IntArray], taps: Sequence[str] = 
     Raises
     ------
     GraphError
-        When an input is missing or has another type, or a node cannot be executed.
+        When an input is missing or has another type, layout or shape, or a node cannot be executed.
     """
-    values = check_inputs(graph, inputs)
+    values, _ = check_inputs(graph, inputs)
     for node in graph.nodes:
         values[node.name] = execute_node(node, tuple(values[name] for name in node.inputs))
     unknown = [name for name in taps if name not in values]
     if unknown:
         raise GraphError(f"graph {graph.name!r} has no tensor {unknown[0]!r}")
     return {name: values[name] for name in (*graph.outputs, *taps)}
-
-
-def check_inputs(graph: Graph, inputs: Mapping[str, IntArray]) -> dict[str, IntArray]:
-    """The inputs by name, once their types and shapes are those of the graph."""
-    checked = {}
-    for declared in graph.inputs:
-        if declared.name not in inputs:
-            raise GraphError(f"input {declared.name!r} is missing", seen=", ".join(inputs) or "no inputs")
-        value = inputs[declared.name]
-        if value.dtype != declared.type.dtype or value.shape[1:] != declared.type.shape[1:]:
-            raise GraphError(
-                f"input {declared.name!r} has another type",
-                seen=f"{value.dtype} {value.shape}",
-                allowed=f"{declared.type.dtype} (N, {', '.join(map(str, declared.type.shape[1:]))})",
-            )
-        checked[declared.name] = value
-    return checked
 
 
 def execute_node(node: Node, inputs: Inputs) -> IntArray:

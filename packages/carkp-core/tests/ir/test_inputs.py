@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carkp_bpu.simulator.inputs import check_inputs
 from carkp_core.errors import GraphError
 from carkp_core.ir.graph import Graph, GraphInput, TensorType
+from carkp_core.ir.inputs import check_inputs
 
 IMAGE = GraphInput("img", TensorType((1, 3, 12, 12), "int8", 1 / 128))
 VECTOR = GraphInput("vector", TensorType((1, 5), "int16", 0.5))

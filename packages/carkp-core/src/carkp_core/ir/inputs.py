@@ -1,4 +1,4 @@
-"""Batches at the door of a simulator: refused with a reason before anything runs."""
+"""Batches at the door of an executor: refused with a reason before anything runs."""
 
 from __future__ import annotations
 
