@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carkp_bpu.compiler.allocate import Allocation, Buffer, allocate, live_bound, lowest, refit, verify
-
-
-def packed(seed: int, height: int = 4096, steps: int = 24) -> list[Buffer]:
-    """Buffers cut out of a full rectangle of memory and time, so that the best height is known."""
-    chance = random.Random(seed)
-    boxes = [(0, height, 0, steps - 1)]
-    for _ in range(40):
-        at, size, first, last = boxes.pop(chance.randrange(len(boxes)))
-        if chance.random() < 0.5 and size >= 64:
-            cut = chance.randrange(16, size, 16)
-            boxes += [(at, cut, first, last), (at + cut, size - cut, first, last)]
-        elif last > first:
-            when = chance.randrange(first, last)
-            boxes += [(at, size, first, when), (at, size, when + 1, last)]
-        else:
-            boxes.append((at, size, first, last))
-    return [Buffer(str(i), size, first, last) for i, (_, size, first, last) in enumerate(boxes)]
+from carkp_bpu.compiler.allocate import Allocation, Buffer, allocate, live_bound, live_bytes, lowest, refit, verify
+from carkp_bpu.compiler.packings import perfect_packing
 
 
 @st.composite
@@ -46,13 +28,32 @@ def test_any_plan_passes_the_verifier(wanted):
     assert lowest(wanted, rounds=10) == plan
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_known_optima_are_nearly_reached(seed):
-    wanted = packed(seed)
-    plan = lowest(wanted, rounds=200)
+@pytest.mark.parametrize("count", [20, 50, 100, 150])
+@pytest.mark.parametrize("seed", range(3))
+def test_known_optima_are_reached(count, seed):
+    """Perfect packings: not one byte of slack at any time."""
+    wanted = perfect_packing(count, seed)
+    assert set(live_bytes(wanted).values()) == {1 << 20}
+    plan = lowest(wanted, rounds=400)
     verify(wanted, plan, plan.height)
-    assert plan.bound == 4096
-    assert plan.overhead <= 0.03
+    assert (plan.bound, plan.height, plan.overhead) == (1 << 20, 1 << 20, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_large_packings_get_lower_the_longer_the_search(seed):
+    wanted = perfect_packing(300, seed)
+    plans = [lowest(wanted, rounds=rounds) for rounds in (0, 100)]
+    for plan in plans:
+        verify(wanted, plan, plan.height)
+    assert plans[1].height < plans[0].height
+
+
+def test_a_packing_with_holes_is_planned_within_its_memory():
+    """Some buffers left out: the bound stays, the plan no longer has to be perfect."""
+    wanted = [buffer for index, buffer in enumerate(perfect_packing(100, 0)) if index % 10]
+    plan = allocate(wanted, 1 << 20)
+    assert plan is not None
+    verify(wanted, plan, 1 << 20)
 
 
 def test_a_capacity_under_the_bound_is_refused_at_once():

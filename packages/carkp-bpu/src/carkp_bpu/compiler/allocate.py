@@ -1,19 +1,26 @@
 """Offsets in a memory for buffers with live ranges: any two that live at once lie apart.
 
-Time counts in layers. The peak of live bytes is a lower bound of the memory's height; several orders, then a
-seeded search, look for a plan no higher than allowed, and stop at the bound when asked for the lowest one.
+Time counts in layers. The peak of live bytes is a lower bound of the memory's height. Several orders, then two seeded
+searches look for a plan no higher than allowed, and stop at the bound when asked for the lowest one: ``skyline`` fills
+the memory from the bottom, then orders are varied.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
+
+from carkp_bpu.compiler.skyline import fill
 
 #: Buffers begin at multiples of this.
 ALIGNMENT = 16
 _SEARCH_ROUNDS = 100
+#: Steps of the skyline search for each round, and the heights that it tries, from the goal (0) to the best plan (1).
+_VISITS = 20
+_HEIGHTS = (0.0, 0.15, 0.3, 0.5, 0.75)
 
 
 def _rounded(size: int) -> int:
@@ -79,32 +86,49 @@ def allocate(
 def lowest(buffers: Sequence[Buffer], seed: int = 0, rounds: int = _SEARCH_ROUNDS, enough: int = 0) -> Allocation:
     """The lowest plan that the search finds; it stops at the bound, or at a height that is ``enough``.
 
-    Four fixed orders come first. The search then moves a buffer that touches the top of the best plan further to the
-    front, or swaps two, and keeps what is no higher.
+    Fixed orders come first, then the skyline search at the goal and at heights between goal and best plan. At last
+    a buffer that touches the top of the best plan is moved further to the front of its order, or two are swapped, and
+    what is no higher is kept. ``rounds`` bounds both searches.
     """
-    goal = max(live_bound(buffers), enough)
-    orders = list(_fixed_orders(buffers))
-    plans = []
-    for order in orders:
-        plans.append(_place(order, live_bound(buffers)))
-        if plans[-1].height <= goal:
-            return plans[-1]
-    start = min(range(len(plans)), key=lambda index: plans[index].height)
-    best, order, chance = plans[start], orders[start], random.Random(seed)
+    layout = _Layout(buffers)
+    goal = max(layout.bound, enough)
+    best = order = None
+    for tried in _fixed_orders(buffers):
+        plan = layout.place(tried)
+        if best is None or plan.height < best.height:
+            best, order = plan, tried
+        if plan.height <= goal:
+            return plan
+    assert best is not None
+    assert order is not None
+    filled = _filled(layout, best, goal, rounds * _VISITS, seed)
+    if filled is not None:
+        best, order = filled, sorted(range(len(buffers)), key=lambda i: (filled.offsets[buffers[i].name], i))
+    chance = random.Random(seed)
     for _ in range(rounds if len(order) > 1 else 0):
-        changed = _varied(order, best, chance)
-        plan = _place(changed, best.bound)
-        if plan.height <= best.height:
-            best, order = plan, changed
         if best.height <= goal:
             break
+        changed = _varied(order, layout.at_the_top(order, best), chance)
+        plan = layout.place(changed)
+        if plan.height <= best.height:
+            best, order = plan, changed
     return best
+
+
+def _filled(layout: _Layout, best: Allocation, goal: int, visits: int, seed: int) -> Allocation | None:
+    """The lowest plan of the skyline search between goal and best plan, or None."""
+    for part in _HEIGHTS:
+        height = goal + int(part * (best.height - goal))
+        offsets = fill(layout.spans, height, visits, seed) if height < best.height else None
+        if offsets is not None:
+            return layout.plan(offsets)
+    return None
 
 
 def refit(buffers: Sequence[Buffer], allocation: Allocation, changed: Buffer, capacity: int) -> Allocation | None:
     """The plan with one buffer's live range changed and only that buffer moved, or None when it has no room."""
     others = [(allocation.offsets[b.name], b) for b in buffers if b.name != changed.name]
-    at = _lowest_gap(others, changed)
+    at = _lowest_gap([(begin, begin + b.size) for begin, b in others if b.lives_with(changed)], changed.size)
     if at + changed.size > capacity:
         return None
     offsets = {**allocation.offsets, changed.name: at}
@@ -124,19 +148,60 @@ def verify(buffers: Sequence[Buffer], allocation: Allocation, capacity: int) -> 
                 raise ValueError(f"{one.name} and {other.name} overlap at {max(at, begin)}")
 
 
-def _fixed_orders(buffers: Sequence[Buffer]) -> Iterator[list[Buffer]]:
-    """Orders worth trying: by size, by area, by time, by duration."""
-    yield sorted(buffers, key=lambda b: (-b.size, b.first, b.name))
-    yield sorted(buffers, key=lambda b: (-b.size * (b.last - b.first + 1), b.first, b.name))
-    yield sorted(buffers, key=lambda b: (b.first, -b.size, b.name))
-    yield sorted(buffers, key=lambda b: (b.first - b.last, -b.size, b.name))
+class _Layout:
+    """Buffers by number, each with those that live at some time with it."""
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        self._buffers = tuple(buffers)
+        self.bound = live_bound(buffers)
+        self.spans = [(buffer.first, buffer.last, buffer.size) for buffer in buffers]
+        self._beside = [
+            [j for j, (first, last, _) in enumerate(self.spans) if i != j and first <= one[1] and one[0] <= last]
+            for i, one in enumerate(self.spans)
+        ]
+
+    def place(self, order: Sequence[int]) -> Allocation:
+        """Each buffer in turn at the lowest offset that those before it leave."""
+        offsets = [-1] * len(self._buffers)
+        for number in order:
+            taken = [(offsets[j], offsets[j] + self.spans[j][2]) for j in self._beside[number] if offsets[j] >= 0]
+            offsets[number] = _lowest_gap(taken, self.spans[number][2])
+        return self.plan(offsets)
+
+    def plan(self, offsets: Sequence[int]) -> Allocation:
+        """Offsets by number as a plan."""
+        height = max((at + span[2] for at, span in zip(offsets, self.spans, strict=True)), default=0)
+        named = {buffer.name: at for at, buffer in zip(offsets, self._buffers, strict=True)}
+        return Allocation(named, height, self.bound)
+
+    def at_the_top(self, order: Sequence[int], plan: Allocation) -> list[int]:
+        """Places in an order, but the first, of buffers that touch the plan's top."""
+        ends = [plan.offsets[self._buffers[number].name] + self.spans[number][2] for number in order]
+        return [place for place, end in enumerate(ends) if place and end == plan.height]
 
 
-def _varied(order: list[Buffer], plan: Allocation, chance: random.Random) -> list[Buffer]:
-    """A neighbour of an order: a buffer at the plan's top moved to the front, or two buffers swapped."""
+def _fixed_orders(buffers: Sequence[Buffer]) -> Iterator[list[int]]:
+    """Orders worth trying: by size, by area, by time, by duration, and by how much else lives meanwhile."""
+    live = live_bytes(buffers)
+
+    def crowd(buffer: Buffer) -> int:
+        return max(live[time] for time in range(buffer.first, buffer.last + 1))
+
+    keys: tuple[Callable[[Buffer], tuple[Any, ...]], ...] = (
+        lambda b: (-b.size, b.first, b.name),
+        lambda b: (-b.size * (b.last - b.first + 1), b.first, b.name),
+        lambda b: (b.first, -b.size, b.name),
+        lambda b: (b.first - b.last, -b.size, b.name),
+        lambda b: (-crowd(b), b.first - b.last, -b.size, b.name),
+    )
+    for key in keys:
+        yield sorted(range(len(buffers)), key=lambda number, key=key: key(buffers[number]))  # type: ignore[misc]
+
+
+def _varied(order: Sequence[int], top: Sequence[int], chance: random.Random) -> list[int]:
+    """A neighbour of an order: a buffer of the plan's top moved to the front, or two buffers swapped."""
     changed = list(order)
     if chance.random() < 0.5:
-        top = [i for i, b in enumerate(order) if i and plan.offsets[b.name] + b.size == plan.height]
         source = chance.choice(top) if top else chance.randrange(len(order))
         changed.insert(chance.randrange(source + 1), changed.pop(source))
     else:
@@ -145,21 +210,11 @@ def _varied(order: list[Buffer], plan: Allocation, chance: random.Random) -> lis
     return changed
 
 
-def _place(order: Sequence[Buffer], bound: int) -> Allocation:
-    """Each buffer at the lowest offset that its neighbours in time leave."""
-    placed: list[tuple[int, Buffer]] = []
-    height = 0
-    for buffer in order:
-        at = _lowest_gap(placed, buffer)
-        placed.append((at, buffer))
-        height = max(height, at + buffer.size)
-    return Allocation({buffer.name: at for at, buffer in placed}, height, bound)
-
-
-def _lowest_gap(placed: Sequence[tuple[int, Buffer]], buffer: Buffer) -> int:
+def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
+    """The lowest offset of ``size`` free bytes between ranges, which may overlap."""
     at = 0
-    for begin, end in sorted((begin, begin + other.size) for begin, other in placed if other.lives_with(buffer)):
-        if begin - at >= buffer.size:
+    for begin, end in sorted(taken):
+        if begin - at >= size:
             break
         at = max(at, end)
     return at
