@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from carkp_core.errors import QuantizationError
@@ -78,13 +79,16 @@ def require_usable(name: str, layer: Layer, observer: Observer, where: str = "")
     """Raise QuantizationError if an observer saw nothing, NaN or infinite values; ``where`` says in which batch."""
     if observer.batches and not observer.defect:
         return
-    is_input = layer.kind == "input"
-    place = f"{observer.defect} in {'the network input' if is_input else 'its output'}"
+    seen, remedy = "no data", "calibrate with at least one batch: check the calibration data loader and num_steps"
+    if observer.defect:
+        seen, remedy = f"{observer.defect} in its output", _REMEDY_DEFECT
+        if layer.kind == "input":
+            seen, remedy = f"{observer.defect} in the network input", _REMEDY_INPUT
+        elif not all(bool(torch.isfinite(parameter).all()) for parameter in layer.parameters()):
+            seen, remedy = f"{seen}, and weights that are not finite", _REMEDY_WEIGHTS
+        seen += f", {where}" if where else ""
     raise QuantizationError(
-        "the layer's scale cannot be calibrated",
-        where=str(layer.source) or name,
-        seen=f"{place}{f', {where}' if where else ''}" if observer.defect else "no data",
-        remedy=_REMEDY_EMPTY if not observer.defect else _REMEDY_INPUT if is_input else _REMEDY_DEFECT,
+        "the layer's scale cannot be calibrated", where=str(layer.source) or name, seen=seen, remedy=remedy
     )
 
 
@@ -138,6 +142,6 @@ def _record(layer: Layer, observer: Observer, offer: Mapping[str, float], errors
     return record
 
 
-_REMEDY_EMPTY = "calibrate with at least one batch: check the calibration data loader and num_steps"
 _REMEDY_DEFECT = "look at the float network: predict --stage float must give finite outputs on these images"
 _REMEDY_INPUT = "look at the calibration data and its transforms: divisions by 0, missing values, wrong types"
+_REMEDY_WEIGHTS = "load another checkpoint: the training that made this one has diverged"

@@ -13,7 +13,7 @@ from torch import nn
 
 from carkp_core.config.recipe import deferred
 from carkp_core.context import Context
-from carkp_core.errors import ConfigError, QuantizationError
+from carkp_core.errors import CarkpError, ConfigError, QuantizationError
 from carkp_core.progress import progress, track
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.output_error import sliced
@@ -105,11 +105,7 @@ class Calibrator:
         environment = training.environment
         _require_one_process(environment)
         network = _quantized(training.network)
-        plan = LoaderPlan.of(self.data_loader, environment.context)
-        kept, held = split(plan, self.held_back, environment.context.seed)
-        loader = open_loader(kept, environment, training=True)
-        # Read as training data: a loader for evaluation has no order of its own.
-        apart = loader if held is None else open_loader(held, environment, training=True)
+        loader, apart = self._loaders(environment)
         with evaluating(training.model):
             batches = self._inputs(training, network, apart) if self.repairs else []
             for repair in self.repairs:
@@ -125,6 +121,18 @@ class Calibrator:
             _report(network, environment)
             for repair in self.repairs:
                 repair.after_calibration(network, batches)
+
+    def _loaders(self, environment: Environment) -> tuple[EpochLoader, EpochLoader]:
+        """The data to observe, and what is held back of it; the same where there is too little."""
+        try:
+            plan = LoaderPlan.of(self.data_loader, environment.context)
+            kept, held = split(plan, self.held_back, environment.context.seed)
+            loader = open_loader(kept, environment, training=True)
+            # Read as training data: a loader for evaluation has no order of its own.
+            return loader, loader if held is None else open_loader(held, environment, training=True)
+        except CarkpError as error:
+            error.where = error.where or "calibration_trainer.data_loader"
+            raise
 
     def _observe(self, training: Training, network: QuantizedNetwork, loader: EpochLoader) -> None:
         environment = training.environment

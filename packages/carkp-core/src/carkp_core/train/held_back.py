@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from carkp_core.errors import DataError
 from carkp_core.train.distributed import World
 from carkp_core.train.loaders import LoaderPlan
 from carkp_core.train.samplers import Order
@@ -53,11 +54,18 @@ def split(plan: LoaderPlan, batches: int, seed: int) -> tuple[LoaderPlan, Loader
     Returns
     -------
     The plan of what stays, the same samples in every epoch, and of what is held back: None when nothing can be.
+
+    Raises
+    ------
+    DataError
+        A config's own sampler brings nothing.
     """
     if not hasattr(plan.dataset, "__len__"):
         return plan, None  # the loader says what is wrong
     order = Order(len(plan.dataset), seed, plan.shuffle, World(), even=True, sampler=plan.sampler)
     first = order.indices(0)
+    if not first and len(plan.dataset):
+        raise DataError("the sampler brings no samples", seen=type(plan.sampler).__name__)
     distinct = list(dict.fromkeys(first))
     staying = plan.batch_size if plan.drop_last else 1
     count = min(batches * plan.batch_size, int(GREATEST_SHARE * len(distinct)), len(distinct) - staying)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from carkp_core.context import Context
 from carkp_core.errors import CheckpointError, ConfigError
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.stages import STAGES
 from carkp_core.train.checkpoint import file_digest, load_state, origin_of, read_checkpoint
 from carkp_core.train.distributed import is_main_process
 
@@ -73,7 +75,9 @@ class LoadCheckpoint:
         if said and not digest.startswith(said[1]):
             raise CheckpointError("the checkpoint is not the one that its name says", where=str(path), seen=digest[:8])
         state = payload["model"]
-        if self.state_dict_update_func is not None:
+        if self.state_dict_update_func is None:
+            _require_stage(payload, model, path)
+        else:
             state = self.state_dict_update_func(dict(state))
         report = load_state(
             model,
@@ -109,6 +113,32 @@ class LoadStage(LoadCheckpoint):
 
     def __init__(self, stage: str, which: str = "best", *, context: Context) -> None:
         super().__init__(context.checkpoint(stage, which), context=context)
+
+
+def _require_stage(payload: Mapping[str, Any], model: nn.Module, path: Path) -> None:
+    """Refuse weights of a network that is not quantized yet for one that is, and the other way round."""
+    quantized = isinstance(getattr(model, "network", model), QuantizedNetwork)
+    allowed = ("calibration", "qat") if quantized else ("float",)
+    stage = payload.get("stage")
+    if stage not in STAGES or stage in allowed:
+        return
+    here = "a quantized network" if quantized else "a network that is not quantized yet"
+    raise CheckpointError(
+        f"{here} cannot load the checkpoint of this stage",
+        where=str(path),
+        seen=f"stage {stage}",
+        allowed=" or ".join(allowed),
+        remedy=_OTHERWISE[stage],
+    )
+
+
+#: What to do with a stage's checkpoint that came to the wrong place.
+_OTHERWISE = {
+    "float": "name another stage's file, or load this one before Float2Calibration and Float2QAT",
+    "calibration": "name float's file, or load this one behind Float2Calibration or Float2QAT",
+    "qat": "name float's file, or load this one behind Float2QAT",
+    "int_infer": "name another stage's file: this one has no weights, its model is the .ir beside it",
+}
 
 
 def _say(text: str) -> None:
