@@ -1,4 +1,4 @@
-"""What int16 would add to a frame's latency, tensor by tensor, from the backend's own estimate."""
+"""What int16 would add to a frame's latency, layer by layer, from the backend's own estimate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import copy
 import attrs
 
 from carkp_core.errors import CarkpError
-from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant.convert import convert
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.repair.int16 import widen
 from carkp_core.quant.sensitivity.findings import LayerFindings, Sensitivity
+from carkp_core.quant.types import deciding, set_types
 from carkp_core.session import Session
 
 #: Estimates are made for this many of the worst layers: each plans the whole network once.
@@ -24,26 +25,24 @@ def with_latencies(found: Sensitivity, network: QuantizedNetwork, session: Sessi
     if not advised or backend is None:
         return found
     options, task = session.compile_options(), session.context.task
-    wider = copy.deepcopy(network).cpu()
+    plain = copy.deepcopy(network).cpu()
 
-    def latency_ms() -> float | None:
+    def latency_ms(network: QuantizedNetwork) -> float | None:
         try:
-            return backend.estimate(convert(wider, task, allow_unknown=True), options).latency_ms
+            return backend.estimate(convert(network, task, allow_unknown=True), options).latency_ms
         except CarkpError:
             return None  # it would not convert or compile: the advice stands without a price
 
-    present = latency_ms()
+    present = latency_ms(plain)
     if present is None:
         return found
     costs: dict[str, float] = {}
     for layer in advised[:ESTIMATED_LAYERS]:
-        widened = wider.layer(layer.name)
-        before = float(widened.scale)
-        widened.dtype = "int16"
-        widened.scale.fill_(layer.threshold / INT_RANGE["int16"][1])
-        cost = latency_ms()
-        widened.dtype = "int8"
-        widened.scale.fill_(before)
+        wide = copy.deepcopy(plain)
+        name = deciding(wide, layer.name)
+        set_types(wide, {name: "int16"})
+        widen(wide, [name], {name: max(abs(layer.low), abs(layer.high))})
+        cost = latency_ms(wide)
         if cost is not None:
             costs[layer.name] = cost - present
     return attrs.evolve(found, layers=tuple(_priced(layer, costs.get(layer.name)) for layer in found.layers))

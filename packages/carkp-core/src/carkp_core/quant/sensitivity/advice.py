@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 HURTS_DB = 30.0
 #: A layer hurts that alone costs more than this of the first metric, 0.2 points, and this many of its standard errors.
 HURTS_LOSS, SURE = 0.002, 3.0
-#: Channels are out of balance when the greatest is this many times the median one: three of eight bits are lost.
-IMBALANCE = 8.0
+#: Equalizing is worth it from this on: the median channel has lost about a bit.
+EQUALIZE_GAIN_DB = 6.0
 #: Another observer is worth it from this on: the error's energy falls by 30 %.
 OBSERVER_GAIN_DB = 1.5
 
@@ -31,10 +31,14 @@ Action = Literal["equalize", "observer", "adaround", "int16"]
 
 @frozen
 class Advice:
-    """What to do, why, and what it would gain at this layer at most (NaN where that is not known)."""
+    """What to do, why, and what it would gain at this layer at most (NaN where that is not known).
+
+    ``config`` is what the calibration trainer's config would say: an entry of ``repairs``, or of ``qconfig_params``.
+    """
 
     action: Action
     text: str
+    config: str
     gain_db: float = math.nan
     #: What int16 adds to a frame, where a backend could estimate it.
     latency_ms: float | None = None
@@ -59,7 +63,8 @@ def advise(layer: LayerFindings) -> Verdict:
     wide = int16(layer)
     if fine is None:
         return Verdict(True, () if wide is None else (wide,))
-    cured = layer.network_alone_db + (0.0 if math.isnan(fine.gain_db) else fine.gain_db) >= HURTS_DB
+    known = not math.isnan(fine.gain_db)
+    cured = layer.network_alone_db + (fine.gain_db if known else 0.0) >= HURTS_DB
     return Verdict(True, (fine,) if cured or wide is None else (fine, wide))
 
 
@@ -70,67 +75,66 @@ def hurts(layer: LayerFindings) -> bool:
 
 
 def equalize(layer: LayerFindings) -> Advice | None:
-    """Channels out of balance by a factor of 8, in the output or among the weights' input channels: equalize.
+    """Channels of very different range share one step, and equalizing them could gain 6 dB where the error comes from.
 
-    It applies where the error comes from there (output rounding, or weights), and where scales may be moved between
-    the layer and its neighbours.
+    That is the rounded output or, where weights do more harm, the rows of weights that read very different channels.
+    Not where it was done already.
     """
-    if layer.output_db <= layer.weights_db:
-        if layer.channel_imbalance >= IMBALANCE and layer.scalable:
-            return Advice(
-                "equalize",
-                f"its loudest channel reaches {layer.channel_imbalance:.3g} times the median one, which is left with "
-                f"{_levels(layer.channel_imbalance)}: equalize with the layers that read it",
-                20.0 * math.log10(layer.channel_imbalance),
-            )
-    elif layer.weight_imbalance >= IMBALANCE and layer.input_scalable:
-        return Advice(
-            "equalize",
-            f"the weights of one input channel are {layer.weight_imbalance:.3g} times the median one's, which are left "
-            f"with {_levels(layer.weight_imbalance)}: equalize with the layer that makes the input",
-            20.0 * math.log10(layer.weight_imbalance),
-        )
-    return None
+    if "CrossLayerEqualization" in layer.repairs:
+        return None
+    output = _from_output(layer)
+    gain = layer.output_equalized_db if output else layer.weights_equalized_db
+    if gain < EQUALIZE_GAIN_DB:
+        return None
+    if output:
+        ratio = layer.channel_imbalance
+        what = f"its channels share one step, the loudest reaches {ratio:.3g} times the median one"
+        neighbours = "that read it"
+    else:
+        what, neighbours = "its weights share one step in each row for very different input channels", "before it"
+    text = f"{what}: equalize it with the layers {neighbours}, {gain:.0f} dB are to be had at most"
+    return Advice("equalize", text, 'dict(type="CrossLayerEqualization")', gain)
 
 
 def observer(layer: LayerFindings) -> Advice | None:
-    """The error comes from the output, and another observer's threshold would round it with 1.5 dB less: take it."""
+    """The error comes from the output, and another observer's threshold would round it with 1.5 dB less: take it.
+
+    Not where the scale was chosen among all observers by the error at the network's outputs (``mix``).
+    """
     best = max(layer.candidates, key=lambda candidate: candidate.gain_db, default=None)
-    if best is None or layer.output_db > layer.weights_db or best.gain_db < OBSERVER_GAIN_DB:
+    if best is None or not _from_output(layer) or best.gain_db < OBSERVER_GAIN_DB:
         return None
-    what = f"clips {100 * layer.clipping:.3g} %" if best.threshold > layer.threshold else "wastes steps on rare values"
-    return Advice(
-        "observer",
-        f"its threshold {layer.threshold:.4g} {what}: the observer {best.observer} would take {best.threshold:.4g}",
-        best.gain_db,
-    )
+    share = 100 * layer.clipping
+    what = f"clips {share:.3g} %" if best.threshold > layer.threshold else "spends steps on rare values"
+    text = f"its threshold {layer.threshold:.4g} {what}: the observer {best.observer} would take {best.threshold:.4g}"
+    return Advice("observer", text, f'activation_calibration_observer="{best.observer}"', best.gain_db)
 
 
 def adaround(layer: LayerFindings) -> Advice | None:
-    """The error comes from the weights: learn which way each of them is rounded."""
-    if layer.weights_db >= layer.output_db:
+    """The error comes from the weights: learn which way each of them is rounded, unless that was done."""
+    if _from_output(layer) or "AdaRound" in layer.repairs:
         return None
-    return Advice(
-        "adaround",
-        f"rounded weights alone leave {_db(layer.weights_db)}, the rounded output alone {_db(layer.output_db)}: "
-        "choose each weight's rounding by AdaRound",
-    )
+    text = f"rounded weights alone leave {_db(layer.weights_db)}, the rounded output alone {_db(layer.output_db)}"
+    config = f'dict(type="AdaRound", layers=["{layer.name}"])'
+    return Advice("adaround", f"{text}: learn which way each weight is rounded", config)
 
 
 def int16(layer: LayerFindings) -> Advice | None:
     """Nothing finer applies, or not enough, and the error comes from an int8 output: make it int16."""
-    if layer.dtype != "int8" or layer.output_db > layer.weights_db:
+    if layer.op == "input" or layer.dtype != "int8" or not _from_output(layer):
         return None
     gain = layer.weights_db - layer.alone_db
-    return Advice("int16", "eight bits are too few for this tensor: make it int16", gain)
+    config = f'dict(type="Int16", tensors=["{layer.name}"])'
+    return Advice("int16", "eight bits are too few for this tensor: make it int16", config, gain)
 
 
 #: The rules that keep int8, in the order in which they are asked.
 FINE_RULES: tuple[Rule, ...] = (equalize, observer, adaround)
 
 
-def _levels(imbalance: float) -> str:
-    return f"{max(1, round(127 / imbalance))} of 127 steps"
+def _from_output(layer: LayerFindings) -> bool:
+    """Whether rounding the output does more harm than rounding the weights."""
+    return layer.output_db <= layer.weights_db
 
 
 def _db(value: float) -> str:

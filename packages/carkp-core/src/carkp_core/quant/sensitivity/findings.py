@@ -18,9 +18,10 @@ from attrs import field, frozen
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant.observers import OBSERVERS, Observer
 from carkp_core.quant.sensitivity.advice import Advice, advise, hurts
+from carkp_core.quant.sensitivity.balance import imbalance, output_gain_db, weight_gain_db
 from carkp_core.quant.sensitivity.histogram import Histogram
 from carkp_core.quant.sensitivity.measurement import SLOTS, Answer, BatchSums, LayerSums, State
-from carkp_core.quant.sensitivity.outline import LayerOutline, Outline
+from carkp_core.quant.sensitivity.outline import LayerOutline, Offer, Outline
 
 #: Observers whose thresholds are tried on the histograms, of layers that hurt and of this many of the noisiest.
 CANDIDATES = ("min_max", "moving_average", "percentile", "mse", "kl")
@@ -56,6 +57,9 @@ class LayerFindings:
     #: The magnitude at which the integer type ends.
     threshold: float
     observer: str
+    offers: tuple[Offer, ...]
+    #: The repair passes that the network went through.
+    repairs: tuple[str, ...]
     elements: int
     low: float
     high: float
@@ -81,12 +85,11 @@ class LayerFindings:
     gain_without: float
     #: Standard error of ``loss_alone`` over the batches; NaN with fewer than ``ERROR_BATCHES``.
     loss_error: float
-    #: Greatest channel's magnitude over the median one's: of the output, and of the weights' input channels.
+    #: Greatest channel's magnitude over the median one's.
     channel_imbalance: float
-    weight_imbalance: float
-    #: Equalization may scale the output's channels, and those of the layer's input.
-    scalable: bool
-    input_scalable: bool
+    #: What equalization could gain at most where the output, and where the weights are rounded.
+    output_equalized_db: float
+    weights_equalized_db: float
     candidates: tuple[Candidate, ...]
     histogram: Histogram = field(repr=False)
     hurts: bool = False
@@ -161,7 +164,7 @@ def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = 
         alone, without = compute(sums.only.states), compute(sums.without.states)
         layers.append(
             attrs.evolve(
-                _layer(outline.layers[name], sums),
+                _layer(outline.layers[name], sums, total.layers.get(outline.layers[name].reads), outline.repairs),
                 index=index,
                 network_alone_db=_decibels(1.0, noises[name]),
                 network_without_db=_decibels(1.0, _network_noise(total, sums.without)),
@@ -195,8 +198,8 @@ def _loss_error(batches: Sequence[BatchSums], name: str, metric: str, compute: C
     return float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
 
 
-def _layer(outline: LayerOutline, sums: LayerSums) -> LayerFindings:
-    """What the layer's own tensor says; the network's answers are filled in by the caller."""
+def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None, repairs: tuple[str, ...]) -> LayerFindings:
+    """What its own tensor and the one that it reads say; the network's answers are filled in by the caller."""
     lowest, highest = INT_RANGE[outline.dtype]
     lo, hi = outline.bounds.limits(outline.scale, outline.dtype)
     part = (highest - lowest + 1) // SLOTS
@@ -212,6 +215,8 @@ def _layer(outline: LayerOutline, sums: LayerSums) -> LayerFindings:
         scale=outline.scale,
         threshold=outline.scale * highest,
         observer=outline.observer,
+        offers=outline.offers,
+        repairs=repairs,
         elements=sums.elements,
         low=sums.low,
         high=sums.high,
@@ -231,17 +236,18 @@ def _layer(outline: LayerOutline, sums: LayerSums) -> LayerFindings:
         gain_without=math.nan,
         loss_error=math.nan,
         channel_imbalance=imbalance(sums.channel_absmax),
-        weight_imbalance=outline.weight_imbalance,
-        scalable=outline.scalable,
-        input_scalable=outline.input_scalable,
+        output_equalized_db=output_gain_db(
+            sums.channel_absmax, outline.scale * highest, outline.importance, outline.variables
+        ),
+        weights_equalized_db=0.0 if read is None else weight_gain_db(read.channel_absmax, outline.reach),
         candidates=(),
         histogram=sums.histogram,
     )
 
 
 def _candidates(outline: LayerOutline, whole: Histogram, parts: Sequence[LayerSums]) -> tuple[Candidate, ...]:
-    """What other observers would choose, having seen the batches in their order."""
-    if outline.fixed:
+    """What other observers would choose, having seen the batches in order; none where one chose by output error."""
+    if outline.fixed or outline.offers:
         return ()
     highest = INT_RANGE[outline.dtype][1]
     present = _noise(whole, outline, outline.scale)
@@ -259,13 +265,6 @@ def _candidates(outline: LayerOutline, whole: Histogram, parts: Sequence[LayerSu
 
 def _noise(histogram: Histogram, outline: LayerOutline, scale: float) -> float:
     return histogram.rounding_noise(scale, *outline.bounds.limits(scale, outline.dtype))
-
-
-def imbalance(channel_absmax: Any) -> float:
-    """Greatest magnitude over the median one, of the channels that are not all 0; 1 without channels."""
-    alive = np.asarray(channel_absmax)
-    alive = alive[alive > 0.0]
-    return float(alive.max() / np.median(alive)) if alive.size else 1.0
 
 
 def _network_noise(total: BatchSums, answer: Answer) -> float:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from attrs import frozen
 
 from carkp_core.quant.layer import Bounds, Layer
-from carkp_core.quant.ops.weighted import Weighted
-from carkp_core.quant.repair.channel_scales import FIXED, ChannelScales, channel_scales
+from carkp_core.quant.repair.channel_scales import ChannelScales, channel_scales
+from carkp_core.quant.sensitivity.balance import Floats, Ids, channel_variables, importance, reach
 from carkp_core.quant.sensitivity.measurement import measured_layers
 from carkp_core.quant.sensitivity.mixed import MixedNetwork
 
 
 @frozen
+class Offer:
+    """A candidate of an observer that chooses: its threshold, and the output error that it would have made."""
+
+    name: str
+    threshold: float
+    error: float
+
+
+@frozen(eq=False)
 class LayerOutline:
-    """One layer that rounds. ``weight_imbalance`` is of the input channels of its weights, 1 without."""
+    """One layer that rounds."""
 
     name: str
     op: str
@@ -26,20 +36,25 @@ class LayerOutline:
     dtype: str
     scale: float
     bounds: Bounds
+    #: What chose the scale; ``offers`` are its candidates, where it had a choice by output error.
     observer: str
+    offers: tuple[Offer, ...]
     #: The scale was given, not calibrated.
     fixed: bool
-    weight_imbalance: float
-    #: Equalization may scale channels of the output, and of the input.
-    scalable: bool
-    input_scalable: bool
+    #: Of the output's channels: their variables [C], and the energy of the weights that read them.
+    variables: Ids
+    importance: Floats
+    #: The tensor that the layer reads first, and the share of steps that its weights use for each channel of that.
+    reads: str
+    reach: Floats
 
 
-@frozen
+@frozen(eq=False)
 class Outline:
-    """All layers that round, by tensor name, in execution order."""
+    """All layers that round, by tensor name in execution order, and the repair passes that the network went through."""
 
     layers: Mapping[str, LayerOutline]
+    repairs: tuple[str, ...] = ()
 
 
 def outline(network: MixedNetwork, observer: str = "") -> Outline:
@@ -53,14 +68,17 @@ def outline(network: MixedNetwork, observer: str = "") -> Outline:
     quantized = network.network
     device = next((b.device for b in quantized.buffers()), torch.device("cpu"))
     scales = channel_scales(quantized, [torch.zeros(s, device=device) for s in quantized.input_shapes.values()])
-    return Outline({name: _layer(network, name, observer, scales) for name in measured_layers(network)})
+    layers = {name: _layer(network, name, observer, scales) for name in measured_layers(network)}
+    return Outline(layers, tuple(str(done.get("repair", "")) for done in quantized.repairs))
 
 
 def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScales) -> LayerOutline:
     layer, kind = network.network.layer(name), network.kinds[name]
     fixed = bool(getattr(layer, "fixed", False)) or not layer.own_scale
-    chosen = network.network.observer_choices.get(name, {}).get("observer", observer)
+    record = network.network.observer_choices.get(name, {})
+    errors = record.get("errors") or {}
     weighted = next((w for w in scales.weighted if w.name == name), None)
+    variables, reads = channel_variables(scales, name), "" if weighted is None else weighted.source
     return LayerOutline(
         name=name,
         op=layer.kind,
@@ -69,23 +87,20 @@ def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScale
         dtype=kind.dtype,
         scale=kind.scale,
         bounds=layer.bounds,
-        observer="fixed" if fixed else str(chosen),
+        observer="fixed" if fixed else _observer(record, observer, layer),
+        offers=tuple(Offer(key, record["thresholds"][key], error) for key, error in errors.items()),
         fixed=fixed,
-        weight_imbalance=_weight_imbalance(layer),
-        scalable=name in scales.tensors and bool((scales.tensors[name] > FIXED).any()),
-        input_scalable=weighted is not None and bool((weighted.inputs > FIXED).any()),
+        variables=variables,
+        importance=importance(scales, name, variables),
+        reads=reads,
+        reach=reach(weighted, scales.count, channel_variables(scales, reads)),
     )
 
 
-def _weight_imbalance(layer: Layer) -> float:
-    """Of the input channels of a layer's weights: one that is loud leaves the others few steps of each row's scale."""
-    if not isinstance(layer, Weighted):
-        return 1.0
-    weight, _ = layer.folded()
-    inputs = weight.shape[1] if layer.kind != "conv_transpose2d" else weight.shape[0] // layer.groups
-    rows = layer.rows(weight.detach()).abs().reshape(layer.out_channels, inputs, -1).amax(dim=2)
-    if inputs < 2:
-        return 1.0
-    alive = rows.amax(dim=0).double().cpu().numpy()
-    alive = alive[alive > 0.0]
-    return float(alive.max() / np.median(alive)) if alive.size else 1.0
+def _observer(record: Mapping[str, Any], otherwise: str, layer: Layer) -> str:
+    """Who chose the scale: the observer, its choice, and training where the scale has moved since."""
+    name = str(record.get("observer", otherwise))
+    choice = record.get("choice", name)
+    said = name if choice == name else f"{name}: {choice}"
+    moved = "scale" in record and not math.isclose(float(layer.scale), record["scale"], rel_tol=1e-3)
+    return f"{said}, changed since" if moved else said
