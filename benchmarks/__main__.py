@@ -19,7 +19,7 @@ BENCHMARKS = {
     "calibration": "observing against the float forward of the same batches",
     "fake_quant": "fake quantization against the float model",
     "one_answer": "elements in which quantized networks and their integer models differ",
-    "simulator": "the graph simulator against ONNX Runtime's int8 and float torch",
+    "simulator": "the graph simulator against ONNX Runtime's int8, where its time goes, and how it starts",
     "predict": "prediction end to end against its slower stage alone, and its memory",
     "machine": "the machine simulator, guards included, against the graph simulator",
     "compile": "compile time, and DDR bytes over the least possible",

@@ -1,15 +1,15 @@
-"""Measure the graph simulator against ONNX Runtime on this machine: ``python benchmarks/simulator.py [--quick]``.
+"""The graph simulator against ONNX Runtime's int8, where its time goes, and how it starts. Needs onnxruntime.
 
 The shipped network at 128x128 with random weights, one line for each batch and number of threads. ONNX Runtime runs
 the same network, statically quantized in QDQ form with uint8 and with int8 activations; the faster one counts as 1.0.
-Runs of the three alternate, and a line gives the ratio of the medians, with the least times beside it. Then the share
-of time per kind of layer, the rate of the matrix products against ``torch._int_mm`` on a large square, and the cold
-start, in processes of their own: with an empty cache of kernels, and with the one that it left. Needs onnxruntime.
+Runs of the three alternate, and a line gives the ratio of the medians, with that of the least times beside it. Then
+the share of time per kind of layer; the rate of the matrix products, gathering and rescaling included, against the best
+that ``torch._int_mm`` reaches on large squares, on one thread, in turns; and the first batch of a process, imports
+apart, with an empty cache of kernels and with the one that it left.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import os
 import statistics
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ import numpy as np
 
 CONFIG, MARCH = "keypoint_efficientnetb0_carfusion", "bayes"
 SIZE = 128
+#: Runs of a batch of 32 for each line, and ten times as many of one image; rounds of profiles and squares.
+REPEATS, ROUNDS = 12, 6
+SQUARES = (512, 1024, 2048)
 
 
 def random_graph() -> Any:
@@ -95,7 +98,7 @@ def alternate(runners: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def print_ratios(graph: Any, forms: list[Path], quick: bool) -> None:
+def ratios(graph: Any, forms: list[Path]) -> Iterator[str]:
     """One line for each number of threads and batch."""
     from carkp_bpu.simulator.graph import simulate
 
@@ -106,36 +109,52 @@ def print_ratios(graph: Any, forms: list[Path], quick: bool) -> None:
         for batch in (32, 1):
             runners: dict[str, Callable[[], Any]] = {"carkp": partial(executor, {"img": integers[:batch]})}
             runners |= {form.stem: onnx_runner(form, threads, reals[:batch]) for form in forms}
-            times = alternate(runners, (5 if quick else 20) * (1 if batch > 1 else 10))
+            times = alternate(runners, REPEATS * (1 if batch > 1 else 10))
             median = {name: statistics.median(values) for name, values in times.items()}
             best = min((name for name in times if name != "carkp"), key=median.__getitem__)
             shown = ", ".join(f"{name} {1e3 * min(values) / batch:.2f}" for name, values in times.items())
-            ratio, least = median[best] / median["carkp"], min(times[best]) / min(times["carkp"])
-            print(f"threads {threads} batch {batch:2}: {ratio:.2f} x ONNX Runtime ({best}); {least:.2f} of the least "
-                  f"times, ms per image: {shown}")  # fmt: skip
+            ratio = median[best] / median["carkp"]
+            least = min(min(times[form.stem]) for form in forms) / min(times["carkp"])
+            yield (
+                f"threads {threads} batch {batch:2}: {ratio:.2f} x ONNX Runtime ({best}); {least:.2f} of the least "
+                f"times, ms per image: {shown}"
+            )
 
 
-def print_shares(graph: Any, quick: bool) -> None:
-    """Where a slice's time goes, and how fast the products are."""
+def shares(graph: Any) -> Iterator[str]:
+    """Where a slice's time goes on one thread, and how fast the products are."""
     import torch
 
     from carkp_bpu.simulator.graph import profile, simulate
 
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    costs = profile(simulate(graph, 1), repeats=3 if quick else 15)
-    total = sum(cost.seconds for cost in costs)
+    executor = simulate(graph, 1)
+    seconds: dict[str, float] = {}
+    peak = 0.0
+    for _ in range(ROUNDS):
+        costs = profile(executor, repeats=3)
+        seconds = {cost.node: min(cost.seconds, seconds.get(cost.node, cost.seconds)) for cost in costs}
+        peak = max(peak, *map(square_rate, SQUARES))
+    torch.set_num_threads(before)
     by_kind: dict[str, float] = collections.defaultdict(float)
     for cost in costs:
-        by_kind[cost.kind] += cost.seconds
-    for kind, seconds in sorted(by_kind.items(), key=lambda item: -item[1]):
-        print(f"{kind:24} {seconds / total:6.1%}")
+        by_kind[cost.kind] += seconds[cost.node]
+    parts = sorted(by_kind.items(), key=lambda item: -item[1])
+    yield "share of time: " + ", ".join(f"{kind} {part / sum(by_kind.values()):.0%}" for kind, part in parts)
     dense = [cost for cost in costs if cost.macs and not cost.kind.startswith("depthwise")]
-    rate = 2e-9 * sum(c.macs for c in dense) / sum(c.seconds for c in dense)
-    side = 1024 if quick else 2048
+    rate = 2e-9 * sum(cost.macs for cost in dense) / sum(seconds[cost.node] for cost in dense)
+    yield f"products: {rate:.0f} GOP/s, {rate / peak:.2f} of the {peak:.0f} that torch._int_mm reaches on a square"
+
+
+def square_rate(side: int) -> float:
+    """GOP/s of torch's int8 matrix multiply at its best."""
+    import torch
+
     left, right = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
-    square = min(alternate({"square": lambda: torch._int_mm(left, right)}, 5)["square"])
-    peak = 2e-9 * side**3 / square
-    print(f"products, all included: {rate:.0f} GOP/s, {rate / peak:.2f} of torch._int_mm's {peak:.0f} on a square")
+    out = torch.empty((side, side), dtype=torch.int32)
+    times = alternate({"square": lambda: torch._int_mm(left, right, out=out)}, 3 * 2048 // side)["square"]
+    return 2e-9 * side**3 / min(times)
 
 
 #: Its argument is an integer model's file; prints the seconds of the first batch, imports and model apart.
@@ -149,34 +168,36 @@ start = time.perf_counter()
 simulate(graph, 1)({"img": np.zeros((32, 3, 128, 128), np.int8)})
 print(time.perf_counter() - start)
 """
+#: Seconds that a first batch may take, with an empty cache and with a warm one.
+EMPTY_S, WARM_S = 15.0, 1.5
 
 
-def print_cold_starts(graph: Any, folder: Path) -> None:
-    """The first batch of a process, twice."""
+def cold_starts(graph: Any, folder: Path) -> Iterator[str]:
+    """The first batch of a process."""
     from carkp_core.ir.binary import write
 
     write(graph, folder / "model.ir")
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")}
     command = [sys.executable, "-c", COLD, str(folder / "model.ir")]
-    for label in ("first run ever", "warm cache"):
-        answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-        print(f"cold start, {label}: {float(answer):.2f} s")
+    found = [
+        float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+        for _ in range(4)
+    ]
+    empty, warm = found[0], min(found[1:])
+    yield f"cold start, first run ever: {empty:.2f} s, {empty / EMPTY_S:.2f} of {EMPTY_S:.0f} s"
+    yield f"cold start, warm cache: {warm:.2f} s, {warm / WARM_S:.2f} of {WARM_S} s"
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    quick = parser.parse_args().quick
+def run() -> Iterator[str]:
+    """All lines."""
     graph = random_graph()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        print_ratios(graph, write_onnx(folder), quick)
-        print_shares(graph, quick)
-        print_cold_starts(graph, folder)
-        print(f"load average {os.getloadavg()[0]:.1f}")
+        yield from ratios(graph, write_onnx(folder))
+        yield from shares(graph)
+        yield from cold_starts(graph, folder)
 
 
 if __name__ == "__main__":
-    main()
+    for line in run():
+        print(line, flush=True)
