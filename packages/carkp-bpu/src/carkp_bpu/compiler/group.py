@@ -185,14 +185,34 @@ class _Builder:
     def _concat(self, node: Node) -> None:
         op = node.op
         assert isinstance(op, ops.Concat)
-        rank = len(node.type.shape)
-        sources, made = self._types(node.inputs), _map(node.type)
-        axis = {1: 2, rank - 1: 1}.get(op.axis, 0)
-        if rank == 2:
-            axis = 2
-        if axis == 0 and op.axis != 2:
-            raise _unsupported(node, f"concat along dimension {op.axis} of {rank}")
-        self._layer(node, elementwise.Concatenation(op, sources, made, axis), node.inputs, node.name)
+        rank, made = len(node.type.shape), _map(node.type)
+        if 2 < op.axis < rank - 1:
+            self._concat_inside(node, op.axis, rank)
+            return
+        axis = 2 if op.axis == 1 else 1 if op.axis == rank - 1 else 0
+        self._layer(node, elementwise.Concatenation(op, self._types(node.inputs), made, axis), node.inputs, node.name)
+
+    def _concat_inside(self, node: Node, axis: int, rank: int) -> None:
+        """Along a dimension inside the rows: brought to the front of the rows, joined there, and brought back."""
+        forth = (0, 1, axis, *(d for d in range(2, rank) if d != axis))
+        back = tuple(forth.index(d) for d in range(rank))
+        moved = []
+        for index, name in enumerate(node.inputs):
+            shape = tuple(self._maps[name].shape[d] for d in forth)
+            moved.append(f"{node.name}:{index}:turned")
+            turned = TensorMap(shape, self._maps[name].dtype)
+            self._move(node, movement.transpose_axes(forth), name, moved[-1], turned)
+        made = _map(node.type)
+        joined = TensorMap(tuple(made.shape[d] for d in forth), made.dtype)
+        op = node.op
+        assert isinstance(op, ops.Concat)
+        self._layer(
+            node,
+            elementwise.Concatenation(op, self._types(tuple(moved)), joined, 0),
+            tuple(moved),
+            f"{node.name}:joined",
+        )
+        self._move(node, movement.transpose_axes(back), f"{node.name}:joined", node.name, made)
 
     def _fitting(self, node: Node, name: str, shape: Shape) -> str:
         """A tensor whose map broadcasts to the result's axis by axis; expanded or reshaped if it has to be."""

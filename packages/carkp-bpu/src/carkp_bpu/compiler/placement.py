@@ -40,6 +40,11 @@ class Tiled:
         """First and last layer."""
         return self.layer, self.layer
 
+    @property
+    def cut(self) -> tuple[object, ...]:
+        """What tells it from other segments of a model."""
+        return self.layer, self.plan.shape
+
 
 @frozen(eq=False)
 class Cascade:
@@ -58,6 +63,11 @@ class Cascade:
     def span(self) -> Span:
         """First and last layer."""
         return self.shape.first, self.shape.last
+
+    @property
+    def cut(self) -> tuple[object, ...]:
+        """What tells it from other segments of a model."""
+        return *self.span, self.shape.stripe
 
 
 Segment: TypeAlias = Tiled | Cascade

@@ -13,29 +13,35 @@ Only O2 does it.
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 
 from carkp_bpu.compiler.allocate import lowest, refit, verify
 from carkp_bpu.compiler.placement import Placement
 
-#: Layers ahead of its use that a buffer may be filled.
-_LAYERS = 6
+#: Segments ahead of its use that a buffer may be filled.
+_SEGMENTS = 6
 #: Height over live bytes, less one, that is good enough.
 _OVERHEAD = 0.005
 
 
 def prefetch(placement: Placement, sram_bytes: int) -> Placement:
-    """The same plan with longer lives for buffers of parameters and inputs."""
+    """The same plan with longer lives for buffers of parameters and inputs: all by one segment, then all by another."""
     buffers, sram = list(placement.buffers), placement.sram
-    for index, buffer in enumerate(buffers):
-        if " parameters " not in buffer.name and " input " not in buffer.name:
-            continue
-        for _ in range(min(_LAYERS, buffer.first)):
-            earlier = attrs.evolve(buffers[index], first=buffers[index].first - 1)
-            moved = refit(buffers, sram, earlier, sram_bytes)
-            if moved is None:
-                break
-            buffers[index], sram = earlier, moved
+    before = {segment.span[0]: earlier.span[0] for earlier, segment in itertools.pairwise(placement.segments)}
+    filled = [i for i, b in enumerate(buffers) if " parameters " in b.name or " input " in b.name]
+    for _ in range(_SEGMENTS):
+        moved = []
+        for index in filled:
+            if buffers[index].first not in before:
+                continue
+            earlier = attrs.evolve(buffers[index], first=before[buffers[index].first])
+            found = refit(buffers, sram, earlier, sram_bytes)
+            if found is not None:
+                buffers[index], sram = earlier, found
+                moved.append(index)
+        filled = moved
     if sram.overhead > _OVERHEAD:
         # Moving buffers one by one has raised the top; look once more for a place for all of them.
         lower = lowest(buffers, enough=int(sram.bound * (1 + _OVERHEAD)))

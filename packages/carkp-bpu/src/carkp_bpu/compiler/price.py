@@ -40,7 +40,7 @@ class Price:
         return Price(self.compute * count, self.transfer * count, self.early * count, self.instruction_bytes * count)
 
     def cycles(self, march: March, tiles: int, parallel: bool = True) -> float:
-        """The time of work that is cut into so many tiles."""
+        """The time of work that is cut into so many tiles, parameters included."""
         fetch = self.instruction_bytes / march.dma_bytes_per_cycle
         if not parallel:
             return self.compute + self.transfer + self.early + fetch

@@ -30,8 +30,8 @@ from carkp_bpu.compiler.segments import Choice, Names, Runs
 #: States kept at a cut, and tensors made in one segment whose every subset is looked at.
 _STATES = 12
 _SUBSETS = 3
-#: Shares of the SRAM that are planned for until the allocator finds offsets.
-_SHARES = (1.0, 0.97, 0.93, 0.88, 0.8, 0.7)
+#: Shares of the SRAM that are planned for: what a plan leaves is room for offsets and for parameters loaded ahead.
+_SHARES = (1.0, 0.93, 0.85, 0.7)
 
 
 @frozen(eq=False)
@@ -44,8 +44,8 @@ class _State:
     choice: Choice | None
 
 
-def search(model: Model, target: Target, menus: Menus) -> Placement | None:
-    """The plan of least estimated time that can be allocated; None where none of the shares of SRAM leads to one.
+def search(model: Model, target: Target, menus: Menus) -> Iterator[Placement]:
+    """The plan of least estimated time for each of several shares of the SRAM, as far as offsets are found for it.
 
     Raises
     ------
@@ -54,14 +54,16 @@ def search(model: Model, target: Target, menus: Menus) -> Placement | None:
     """
     lives = Lives(model, target.march)
     runs = Runs(model, target, lives, menus, target.sram_bytes)
+    seen = set()
     for share in _SHARES:
         segments, resident = _Search(model, target, lives, runs, int(target.sram_bytes * share)).best()
+        cut = tuple(segment.cut for segment in segments), resident
         buffers = wanted_buffers(model, lives, segments, resident)
-        sram = allocate(buffers, target.sram_bytes)
+        sram = None if cut in seen else allocate(buffers, target.sram_bytes)
+        seen.add(cut)
         if sram is not None:
             verify(buffers, sram, target.sram_bytes)
-            return Placement(segments, resident, tuple(buffers), sram)
-    return None
+            yield Placement(segments, resident, tuple(buffers), sram)
 
 
 class _Search:
@@ -75,6 +77,7 @@ class _Search:
         self._loads = {
             name: transfer_price(model.maps[name].dense_bytes, 1, march).transfer for name in lives.candidates
         }
+        self._reads: dict[tuple[int, int], Names] = {}
         self._by_maker = {lives.made[name]: name for name in lives.candidates}
 
     def best(self) -> tuple[tuple[Segment, ...], Names]:
@@ -104,26 +107,31 @@ class _Search:
             return
         stays = frozenset(name for name in state.resident if self._lives.last[name] > last)
         for kept in self._keeping(first, last):
-            choice = self._choose(first, last, state.resident, kept, live + sum(self._sizes[n] for n in kept))
+            resident = stays | kept
+            room = self._capacity - live - sum(self._sizes[name] for name in kept)
+            choice = self._choose(first, last, state.resident, kept, room)
             if choice is None:
                 continue
-            resident, cycles = stays | kept, state.cycles + choice.cycles
+            cycles = state.cycles + choice.cycles
             if resident not in found or cycles < found[resident].cycles:
                 found[resident] = _State(cycles, resident, state, choice)
 
-    def _choose(self, first: int, last: int, before: Names, kept: Names, live: int) -> Choice | None:
-        budget = self._capacity - live
+    def _choose(self, first: int, last: int, before: Names, kept: Names, budget: int) -> Choice | None:
+        """The fastest segment of some layers that fits."""
         if budget < 0:
             return None
         if first == last:
-            alone = not before and not kept
-            return self._runs.tiled(first, before | kept, budget, alone)
-        layers = self._model.layers[first : last + 1]
-        touched = frozenset(self._model.root(name) for layer in layers for name in layer.inputs)
-        for choice in self._runs.cascades(first, last, (before & touched) | kept):
-            if choice.sram_bytes <= budget:
-                return choice
-        return None
+            return self._runs.tiled(first, before | kept, budget, at_any_cost=not before and not kept)
+        resident = (before & self._touched(first, last)) | kept
+        fitting = (c for c in self._runs.cascades(first, last, resident) if c.sram_bytes <= budget)
+        return next(fitting, None)
+
+    def _touched(self, first: int, last: int) -> Names:
+        """The storages that some layers read."""
+        if (first, last) not in self._reads:
+            layers = self._model.layers[first : last + 1]
+            self._reads[first, last] = frozenset(self._model.root(name) for layer in layers for name in layer.inputs)
+        return self._reads[first, last]
 
     def _keeping(self, first: int, last: int) -> Iterator[Names]:
         """Choices of tensors made in a segment and needed after it that stay on chip."""

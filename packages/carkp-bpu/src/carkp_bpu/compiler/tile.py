@@ -131,16 +131,19 @@ class TileMenu:
                     return cycles, plan
         return None
 
+    def _cycles(self, plan: TilePlan) -> float:
+        return _price(self._cuts, plan).cycles(self._cuts.march, len(plan.tiles), parallel=self._level != "O0")
+
     def _known_fronts(self) -> Iterator[list[tuple[float, TilePlan]]]:
         yield from self._fronts
         for shapes in self._families:
             plans = [plan_tiles(self._cuts, self._streams, shape, self._level) for shape in shapes]
-            costs = [(_cycles(self._cuts, plan, self._level), plan) for plan in plans]
+            costs = [(self._cycles(plan), plan) for plan in plans]
             costs.sort(key=lambda item: (item[0], item[1].sram_bytes))
             front: list[tuple[float, TilePlan]] = []
-            for cost, plan in costs:
+            for cycles, plan in costs:
                 if not front or plan.sram_bytes < front[-1][1].sram_bytes:
-                    front.append((cost, plan))
+                    front.append((cycles, plan))
             self._fronts.append(front)
             yield front
 
@@ -335,8 +338,8 @@ def _dense(region: Region, tensor: TensorMap) -> int:
     return math.prod(region.counts) * tensor.itemsize
 
 
-def _cycles(cuts: Cuts, plan: TilePlan, level: Level) -> float:
-    """The estimated time of a layer's tiles."""
+def _price(cuts: Cuts, plan: TilePlan) -> Price:
+    """What a layer's tiles cost."""
     lowering, march = cuts.lowering, cuts.march
     sizes = Counter(tile.region.counts for tile in plan.tiles)
     regions = {tile.region.counts: tile.region for tile in plan.tiles}
@@ -350,10 +353,12 @@ def _cycles(cuts: Cuts, plan: TilePlan, level: Level) -> float:
     loads = Counter((slot, load.counts) for own in plan.loads for slot, load in enumerate(own) if load is not None)
     for (slot, counts), times in loads.items():
         price = price + _move_price(counts, lowering.inputs[slot], march).times(times)
-    blocks = Counter(tile.region.channels for tile, (_, load) in zip(plan.tiles, plan.slots, strict=True) if load)
-    for channels, times in blocks.items():
-        price = price + parameter_price(sum(lowering.parameter_sizes(channels)), march).times(times)
-    return price.cycles(march, len(plan.tiles), parallel=level != "O0")
+    blocks = [tile.region.channels for tile, (_, load) in zip(plan.tiles, plan.slots, strict=True) if load]
+    for channels, times in Counter(blocks[1:]).items():
+        price = price + transfer_price(sum(lowering.parameter_sizes(channels)), 1, march).times(times)
+    if blocks:
+        price = price + parameter_price(sum(lowering.parameter_sizes(blocks[0])), march)
+    return price
 
 
 def _move_price(counts: tuple[int, int, int], tensor: TensorMap, march: March) -> Price:
