@@ -82,6 +82,16 @@ def test_no_optimizer_step_makes_a_scale_negative_or_huge(optimizer_type: Any) -
     assert any(bool((ratio != 1).any()) for ratio in moved)
 
 
+def test_adams_steps_are_relative_and_frozen_scales_keep_their_bits() -> None:
+    scale, frozen = nn.Parameter(torch.tensor(0.004)), nn.Parameter(torch.tensor([0.3, 0.07]))
+    optimizer = torch.optim.AdamW([scale, frozen], lr=1e-3, weight_decay=0.0)
+    ScaleGuard([scale, frozen]).attach(optimizer)
+    scale.grad = torch.tensor(5.0)
+    optimizer.step()
+    assert float(scale.detach()) == pytest.approx(0.004 * (1 - 1e-3), rel=1e-5)
+    assert torch.equal(frozen, torch.tensor([0.3, 0.07]))
+
+
 def test_a_calibrated_state_fits_a_learning_network_and_back() -> None:
     torch.manual_seed(1)
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)

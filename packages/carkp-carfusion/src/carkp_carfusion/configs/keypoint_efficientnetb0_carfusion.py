@@ -175,6 +175,7 @@ calibration_trainer = dict(
     log_interval=calibration_step / 10,
 )
 
+# QAT starts from the calibrated model: the scales learn with the weights and stay for the last epoch.
 qat_num_epochs = 3
 
 qat_trainer = dict(
@@ -183,20 +184,22 @@ qat_trainer = dict(
     model_convert_pipeline=dict(
         type="ModelConvertPipeline",
         qat_mode="fuse_bn",
+        qconfig_params=dict(activation_qat_observer="learned"),
         converters=[
             dict(type="Float2QAT", convert_mode=convert_mode),
             dict(type="LoadCheckpoint", checkpoint_path=os.path.join(ckpt_dir, "calibration-checkpoint-best.pth.tar")),
         ],
     ),
     data_loader=data_loader,
-    optimizer=dict(type=torch.optim.SGD, lr=0.0001, momentum=0.9, weight_decay=5e-4),
+    optimizer=dict(type=torch.optim.AdamW, lr=0.0001, weight_decay=0.0),
     batch_processor=batch_processor,
     num_epochs=qat_num_epochs,
     device=None,
     callbacks=[
         stat_callback,
         loss_show_update,
-        dict(type="CosLrUpdater", warmup_len=0, warmup_by="epoch", step_log_interval=100),
+        dict(type="FreezeQuantization", scale_epoch=qat_num_epochs - 1),
+        dict(type="CosLrUpdater", warmup_len=0.1, warmup_by="epoch", step_log_interval=100),
         val_callback,
         ckpt_callback,
     ],

@@ -136,6 +136,33 @@ calibration_trainer = dict(
     val_metrics=val_metrics,
 )
 
+# `carkp quickstart` calibrates only; this is for `carkp train --config quickstart --stage qat`.
+qat_trainer = dict(
+    type="distributed_data_parallel_trainer",
+    model=model,
+    model_convert_pipeline=dict(
+        type="ModelConvertPipeline",
+        qat_mode="fuse_bn",
+        qconfig_params=dict(activation_qat_observer="learned"),
+        converters=[
+            dict(type="Float2QAT", convert_mode=convert_mode),
+            dict(type="LoadCheckpoint", checkpoint_path=os.path.join(ckpt_dir, "calibration-checkpoint-best.pth.tar")),
+        ],
+    ),
+    data_loader=data_loader,
+    optimizer=dict(type=torch.optim.AdamW, lr=0.0001, weight_decay=0.0),
+    batch_processor=batch_processor,
+    num_epochs=2,
+    callbacks=[
+        dict(type="FreezeQuantization", scale_epoch=1.5),
+        dict(type="CosLrUpdater", warmup_len=0.1, warmup_by="epoch"),
+        val_callback,
+        ckpt_callback,
+    ],
+    train_metrics=[dict(type="LossShow")],
+    val_metrics=val_metrics,
+)
+
 compile_dir = os.path.join(ckpt_dir, "compile")
 compile_cfg = dict(
     march=march, name=task_name, hbm=os.path.join(compile_dir, "model.hbm"), out_dir=compile_dir, input_source="pyramid"

@@ -1,9 +1,11 @@
 """Scales that are parameters: finding them, and training them with any optimizer.
 
 ``quant.step_gradient`` has their gradients. Here is what an optimizer must know: that weight decay is not for them,
-and that no step may make one negative or many times what it was. The paper trains with SGD, and so should you: its
-steps are in proportion to the gradients, which LSQ scales for the purpose. Adam's are not, and move a small scale as
-far as a large one.
+and that no step may make one negative or many times what it was.
+
+The paper trains with SGD, whose steps are in proportion to the gradients, and LSQ scales those for the purpose. The
+steps of Adam and its kin have the size of the learning rate, whatever they change: too much for a small scale, too
+little for a large one. So there a step is taken as a relative change, ``s exp(step)``, as if log s were trained.
 """
 
 from __future__ import annotations
@@ -44,11 +46,13 @@ class ScaleGuard:
 
     def __init__(self, scales: list[nn.Parameter]) -> None:
         self._scales = scales
+        self._relative = False
         self._before: list[Tensor] = []
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Watch each step of an optimizer."""
         if self._scales:
+            self._relative = not isinstance(optimizer, torch.optim.SGD)
             optimizer.register_step_pre_hook(self._remember)
             optimizer.register_step_post_hook(self._bound)
 
@@ -58,5 +62,6 @@ class ScaleGuard:
     @torch.no_grad()
     def _bound(self, *_: Any) -> None:
         for scale, before in zip(self._scales, self._before, strict=True):
-            scale.copy_(scale.clamp(before / MOST_PER_STEP, before * MOST_PER_STEP))
+            wanted = before * torch.exp(scale - before) if self._relative else scale
+            scale.copy_(wanted.clamp(before / MOST_PER_STEP, before * MOST_PER_STEP))
         self._before = []
