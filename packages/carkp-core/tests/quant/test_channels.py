@@ -18,6 +18,7 @@ from carkp_core.quant.prepare import prepare
 torch.set_num_threads(1)
 
 INDEX = torch.tensor([2, 0, 2, 3])
+ODD_KERNEL = torch.randn(4, 3, 3, 5, generator=torch.Generator().manual_seed(0))
 
 
 class Net(nn.Module):
@@ -38,7 +39,7 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "an index": (lambda x: torch.index_select(x, 1, INDEX), "conv2d"),
     "the same index": (lambda x: x.index_select(1, torch.arange(4)).relu(), ""),
     "one channel for all": (lambda x: x[:, 1:2].expand(-1, 5, -1, -1), "slice conv2d"),
-    "one channel and row for all": (lambda x: x[:, :1, :1].expand(-1, 3, 8, -1), "slice slice conv2d resize"),
+    "one channel and row for all": (lambda x: x[:, :1, :1].expand(-1, 3, 8, -1), "slice slice conv2d concat"),
     "indexing by a list": (lambda x: x[:, [3, 0]], "conv2d"),
     "indexing by a tensor": (lambda x: x[:, INDEX, ...], "conv2d"),
     "features by an index": (lambda x: x.mean((2, 3)).index_select(1, INDEX), "avg_pool conv2d"),
@@ -55,14 +56,17 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "a reflected border": (lambda x: F.pad(x, (2, 0, 1, 1), mode="reflect"), "slice slice concat slice slice concat"),
     "a repeated border": (
         lambda x: F.pad(x, (2, 1, 0, 0), mode="replicate"),
-        "slice resize slice concat",
+        "slice slice concat",
     ),
     "a border from the other side": (lambda x: F.pad(x, (2, 1, 0, 0), mode="circular"), "slice slice concat"),
     "adaptive, regular": (lambda x: F.adaptive_avg_pool2d(x[:, :, :7], (3, 4)), "slice avg_pool"),
-    "adaptive, larger": (lambda x: F.adaptive_avg_pool2d(x[..., :1, :4], (6, 8)), "slice slice resize resize"),
+    "adaptive, larger": (
+        lambda x: F.adaptive_avg_pool2d(x[..., :1, :4], (6, 8)),
+        "slice slice concat slice slice slice slice concat",
+    ),
     "adaptive, irregular": (
         lambda x: F.adaptive_avg_pool2d(x[:, :, :2], (7, 8)),
-        "slice slice resize avg_pool slice resize concat",
+        "slice slice avg_pool slice concat",
     ),
     "adaptive maximum, irregular": (
         lambda x: F.adaptive_max_pool2d(x, (8, 5)),
@@ -72,6 +76,24 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda x: F.adaptive_avg_pool2d(x, (1, 3)),
         "avg_pool slice avg_pool slice avg_pool slice avg_pool concat",
     ),
+    "adaptive, each twice": (lambda x: F.adaptive_max_pool2d(x[..., 1:5, :4], (8, 8)), "slice slice resize"),
+    "one pixel for all": (lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 8, 8), "avg_pool resize"),
+    "zeros behind": (lambda x: torch.cat([x, torch.zeros_like(x)], 1), "clamp concat"),
+    "constants before": (
+        lambda x: torch.cat([torch.linspace(-1, 2, 16).view(1, 2, 8, 1).expand(len(x), 2, 8, 8), x], 1),
+        "slice clamp constant add concat",
+    ),
+    "six dimensions": (
+        lambda x: x.view(-1, 4, 2, 4, 2, 4).permute(0, 3, 5, 1, 2, 4).reshape(-1, 64, 2, 2),
+        "transpose",
+    ),
+    "pixels to channels": (lambda x: F.pixel_unshuffle(x, 4), "transpose transpose"),
+    "channels to pixels": (lambda x: F.pixel_shuffle(x, 2), "transpose transpose"),
+    "a transposed convolution of stride 1": (
+        lambda x: F.conv_transpose2d(x, ODD_KERNEL, torch.ones(6), 1, (1, 2), groups=2),
+        "conv2d",
+    ),
+    "a dilated one": (lambda x: F.conv_transpose2d(x, ODD_KERNEL, dilation=2), "conv2d"),
     "a length": (
         lambda x: F.avg_pool1d(F.max_pool1d(x.flatten(2), 3, 2, padding=1), 3, 2, padding=1),
         "max_pool avg_pool",

@@ -19,9 +19,9 @@ _NAMED = {
     "lines": ("conv1d", "max_pool1d", "avg_pool1d", "adaptive_avg1d", "adaptive_max1d"),
     "resize": ("resize", "expand"),
     "move": (
-        "identity", "cast", "reshape", "permute", "transpose", "split", "unbind", "getitem", "narrow", "select",
-        "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+        "identity", "cast", "reshape", "split", "unbind", "getitem", "narrow", "select",
     ),
+    "permute": ("permute", "transpose", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
     "channels": ("index_select", "indexed"),
     "padding": ("pad",),
     "table": ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "prelu", "pow", "scalar_functions"),

@@ -4,7 +4,7 @@ Where the windows are regular, one pool::      Where not, each direction in regu
 
     adaptive(x 12x12, 6)  ->  AvgPool(2, 2)        adaptive(x 2x.., 7)  ->  Concat(row 0 three times,
     adaptive(x 13x13, 6)  ->  AvgPool(3, 2)                                        mean of rows 0 and 1,
-    adaptive(x 1x1, 6)    ->  ResizeNearest                                        row 1 three times)
+    adaptive(x 2x2, 8)    ->  ResizeNearest                                        row 1 three times)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from carkp_core.quant.operators import Call, OperatorDefinition
 from carkp_core.quant.ops.concat import Concat
 from carkp_core.quant.ops.move import Slice
 from carkp_core.quant.ops.pooling import AvgPool, MaxPool, is_map
-from carkp_core.quant.ops.resize import ResizeNearest, Size
+from carkp_core.quant.ops.resize import ResizeNearest, Size, is_even_enlargement
 
 Hw = tuple[int, int]
 Pool = Callable[[Hw, Hw], Layer]
@@ -75,36 +75,28 @@ def _adaptive(call: Call, whole: Layer, pool: Pool) -> fx.Node | None:
     if len(rows) == len(columns) == 1 and rows[0].stride and columns[0].stride:
         (row,), (column,) = rows, columns
         return call.emit(pool((row.kernel, column.kernel), (row.stride, column.stride)), x)
+    if is_even_enlargement(size, out):
+        return call.emit(ResizeNearest(Size((out[0], out[1]), None)), x)
     return _direction(call, _direction(call, x, 2, rows, pool), 3, columns, pool)
 
 
 def _direction(call: Call, x: fx.Node, axis: int, of: list[Run], pool: Pool) -> fx.Node:
-    if all(run.kernel == 1 for run in of):
-        return _repeated(call, x, axis, sum(run.count for run in of))
-    parts = [_part(call, x, axis, run, pool) for run in of]
+    parts = [part for run in of for part in _parts(call, x, axis, run, pool)]
     if len(parts) == 1:
         return parts[0]
     return call.emit(Concat(axis), *parts, shape=_resized(call, x, axis, sum(run.count for run in of)))
 
 
-def _part(call: Call, x: fx.Node, axis: int, run: Run, pool: Pool) -> fx.Node:
+def _parts(call: Call, x: fx.Node, axis: int, run: Run, pool: Pool) -> list[fx.Node]:
+    """The results of a run: one tensor, or the same one as often as its only window is asked for."""
     if (run.start, run.stop) != (0, call.shape_of(x)[axis]):
         shape = _resized(call, x, axis, run.stop - run.start)
         x = call.emit(Slice(axis, run.start, run.stop), x, shape=shape)
-    across = 5 - axis
-    if run.kernel > 1 or run.stride > 1:
-        along = {axis: (run.kernel, max(run.stride, 1)), across: (1, 1)}
+    if run.kernel > 1:
+        along = {axis: (run.kernel, max(run.stride, 1)), 5 - axis: (1, 1)}
         shape = _resized(call, x, axis, run.count if run.stride else 1)
         x = call.emit(pool((along[2][0], along[3][0]), (along[2][1], along[3][1])), x, shape=shape)
-    return x if run.stride else _repeated(call, x, axis, run.count)
-
-
-def _repeated(call: Call, x: fx.Node, axis: int, out: int) -> fx.Node:
-    """Each position as many times as it takes to make ``out`` of them."""
-    shape = _resized(call, x, axis, out)
-    return (
-        x if shape == call.shape_of(x) else call.emit(ResizeNearest(Size((shape[2], shape[3]), None)), x, shape=shape)
-    )
+    return [x] if run.stride else [x] * run.count
 
 
 def _resized(call: Call, x: fx.Node, axis: int, size: int) -> tuple[int, ...]:

@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from carkp_core.quant.layer import Bounds
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
-from carkp_core.quant.ops.concat import Concat
+from carkp_core.quant.ops.concat import Concat, filled
 from carkp_core.quant.ops.convolution import Conv2d
-from carkp_core.quant.ops.move import Reshape, Slice
-from carkp_core.quant.ops.table import Clamp
+from carkp_core.quant.ops.move import Reshape
 
 
 def chosen_channels(call: Call, x: fx.Node, index: Sequence[int]) -> fx.Node:
@@ -43,21 +41,11 @@ def fixed(weight: Tensor) -> Conv2d:
 
 def padded_channels(call: Call, x: fx.Node, front: int, back: int, value: float) -> fx.Node:
     """Channels of one value before and behind those of a 4-D tensor: some of its own, clamped to the value."""
-    parts = [*_filled(call, x, front, value), x, *_filled(call, x, back, value)]
+    parts = [*filled(call, x, 1, front, value), x, *filled(call, x, 1, back, value)]
     if len(parts) == 1:
         return x
     n, channels, *size = call.shape_of(x)
     return call.emit(Concat(1), *parts, shape=(n, front + channels + back, *size))
-
-
-def _filled(call: Call, x: fx.Node, count: int, value: float) -> list[fx.Node]:
-    n, channels, *size = call.shape_of(x)
-    made = []
-    for start in range(0, count, channels):
-        shape = (n, min(channels, count - start), *size)
-        some = call.emit(Slice(1, 0, shape[1]), x, shape=shape)
-        made.append(call.emit(Clamp(Bounds(value, value)), some, shape=shape))
-    return made
 
 
 def _lower_index_select(call: Call) -> fx.Node | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -12,9 +12,12 @@ from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import IrOp, Layer, Shape
-from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
-from carkp_core.quant.ops.move import Reshape
+from carkp_core.quant.layer import Bounds, IrOp, Layer, Shape
+from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_tensor
+from carkp_core.quant.ops.constant import constant
+from carkp_core.quant.ops.elementwise import Add
+from carkp_core.quant.ops.move import Reshape, Slice
+from carkp_core.quant.ops.table import Clamp
 from carkp_core.quant.rescale import Factor, rescaled
 
 if TYPE_CHECKING:
@@ -56,14 +59,44 @@ class Concat(Layer):
         return self.bounded(builder, builder.node("Concat", inputs, self.label, axis=self.axis))
 
 
+def filled(call: Call, x: fx.Node, axis: int, count: int, value: float) -> list[fx.Node]:
+    """Tensors that are ``count`` long along an axis and hold one value: parts of another, clamped to it."""
+    shape, made = call.shape_of(x), []
+    for start in range(0, count, shape[axis]):
+        size = (*shape[:axis], min(shape[axis], count - start), *shape[axis + 1 :])
+        some = call.emit(Slice(axis, 0, size[axis]), x, shape=size)
+        made.append(call.emit(Clamp(Bounds(value, value)), some, shape=size))
+    return made
+
+
 def _lower_cat(call: Call) -> fx.Node | None:
-    parts = list(call.args["tensors"])
-    if not all(is_tensor(p) for p in parts) or not call.batched(*parts):
-        return None
+    given = list(call.args["tensors"])
     axis = call.args["dim"] % len(call.shape)
-    if axis == 0:
+    like = next((part for part in given if is_tensor(part)), None)
+    if axis == 0 or like is None:
         return None
+    parts: list[fx.Node] = []
+    for part in given:
+        made = [part] if is_tensor(part) else _written(call, part, like, axis)
+        if made is None:
+            return None
+        parts += made
     return parts[0] if len(parts) == 1 else call.emit(Concat(axis), *parts)
+
+
+def _written(call: Call, value: Any, like: fx.Node, axis: int) -> list[fx.Node] | None:
+    """A constant part of a concatenation, with the batch of another part."""
+    if not is_constant(value) or value.ndim != len(call.shape):
+        return None
+    first = float(value.reshape(-1)[0])
+    if bool((value == first).all()):
+        return filled(call, like, axis, value.shape[axis], first)
+    zeros, shape = filled(call, like, axis, value.shape[axis], 0.0), (call.layers.batch, *value.shape[1:])
+    offset = constant(call, value, value.ndim)
+    if offset is None:
+        return None
+    zero = zeros[0] if len(zeros) == 1 else call.emit(Concat(axis), *zeros, shape=shape)
+    return [call.emit(Add(), zero, offset, shape=shape)]
 
 
 def _lower_stack(call: Call) -> fx.Node | None:

@@ -1,9 +1,9 @@
-"""Transposed convolution. Legend: ``I O`` channels; weights [I, O / groups, kh, kw]."""
+"""Transposed convolution; with stride 1 a convolution. Legend: ``I O`` channels; weights [I, O / groups, kh, kw]."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -11,8 +11,9 @@ from torch import Tensor, fx
 from carkp_core.ir import operators as ir
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant.exact import QTensor
-from carkp_core.quant.layer import IrOp, Shape
+from carkp_core.quant.layer import IrOp, Shape, origin_of
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_tensor
+from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.weighted import Hw, Weighted, pair, stored_arrays
 from carkp_core.quant.rescale import rescaled
 
@@ -94,9 +95,13 @@ class ConvTranspose2d(Weighted):
 
 def _lower_conv_transpose2d(call: Call) -> fx.Node | None:
     args = call.args
-    if not is_tensor(args["input"]) or not is_constant(args["weight"]) or pair(args["dilation"]) != (1, 1):
+    if not is_tensor(args["input"]) or not is_constant(args["weight"]) or len(call.shape_of(args["input"])) != 4:
         return None
-    if len(call.shape_of(args["input"])) != 4:
+    if pair(args["stride"]) == (1, 1) and pair(args["output_padding"]) == (0, 0):
+        conv = _as_convolution(args)
+        if conv is not None:
+            return call.emit(conv, args["input"])
+    if pair(args["dilation"]) != (1, 1):
         return None
     layer = ConvTranspose2d(
         args["weight"],
@@ -107,6 +112,20 @@ def _lower_conv_transpose2d(call: Call) -> fx.Node | None:
         int(args["groups"]),
     )
     return call.emit(layer, args["input"])
+
+
+def _as_convolution(args: Mapping[str, Any]) -> Conv2d | None:
+    """With stride 1 it is a convolution with the kernel turned round; None where that would cut off a border."""
+    weight, groups, dilation = args["weight"], int(args["groups"]), pair(args["dilation"])
+    inside, outside, kh, kw = weight.shape
+    turned = weight.flip(2, 3).reshape(groups, inside // groups, outside, kh, kw).transpose(1, 2)
+    top, left = (d * (k - 1) - p for d, k, p in zip(dilation, (kh, kw), pair(args["padding"]), strict=True))
+    if min(top, left) < 0:
+        return None
+    padding = (top, left, top, left)
+    conv = Conv2d(turned.reshape(-1, inside // groups, kh, kw), args["bias"], (1, 1), padding, dilation, groups)
+    conv.origin = origin_of(weight, args["bias"])
+    return conv
 
 
 CONV_TRANSPOSE2D = OperatorDefinition(

@@ -13,13 +13,13 @@ from torch import Tensor, fx
 
 from carkp_core.ir import operators as ir
 from carkp_core.ir.arithmetic import INT_RANGE
-from carkp_core.ir.arithmetic import quantize as quantize_array
 from carkp_core.ir.graph import TensorType
 from carkp_core.quant import exact
-from carkp_core.quant.constants import raised_scale, safe_scale, tensor_multiplier
+from carkp_core.quant.constants import raised_scale, tensor_multiplier
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_constant, is_number, is_tensor
+from carkp_core.quant.ops.constant import constant
 from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.scaling import Scaled
 from carkp_core.quant.ops.table import Table
@@ -101,39 +101,6 @@ class Mul(Layer):
         return self.bounded(builder, builder.node("Mul", inputs, self.label))
 
 
-class Constant(Layer):
-    """A constant tensor [1, ...], quantized by its own greatest value."""
-
-    kind: ClassVar[str] = "constant"
-    own_scale: ClassVar[bool] = False
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value.detach().clone().float())
-        self.value: Tensor
-
-    def _quantized(self) -> tuple[Any, float]:
-        def make() -> tuple[Any, float]:
-            scale = safe_scale(float(self.value.abs().max()), self.dtype)
-            return quantize_array(self.value.cpu().numpy(), scale, self.dtype), scale
-
-        return self.cached((self.dtype,), make)  # type: ignore[no-any-return]
-
-    def float_forward(self, *inputs: Tensor) -> Tensor:
-        return self.value
-
-    def integer_forward(self, *inputs: QTensor) -> QTensor:
-        value, scale = self._quantized()
-        return QTensor(torch.from_numpy(value).to(self.value), scale, self.dtype)
-
-    def to_ir(self, *inputs: TensorType) -> IrOp:
-        value, scale = self._quantized()
-        return IrOp(ir.Constant(value), self.dtype, scale)
-
-    def to_onnx(self, builder: OnnxBuilder, inputs: Sequence[str], shapes: Sequence[Shape], shape: Shape) -> str:
-        return builder.constant(self.value.numpy(), self.label)
-
-
 def exact_product(a: float, b: float) -> float:
     """float32(a b), the step of a product."""
     return float(torch.tensor(a, dtype=torch.float32) * torch.tensor(b, dtype=torch.float32))
@@ -176,8 +143,8 @@ def _lower_sum(call: Call, a: Any, b: Any, sign_a: float, sign_b: float) -> fx.N
     if channels is not None:
         weight = torch.full((len(channels), 1, 1, 1), float(sign_x))
         return call.emit(Conv2d(weight, sign_other * channels, groups=len(channels)), x)
-    constant = _constant(call, sign_other * other, x)
-    return None if constant is None else call.emit(Add((sign_x < 0, False)), x, constant)
+    term = constant(call, sign_other * other, len(call.shape_of(x)))
+    return None if term is None else call.emit(Add((sign_x < 0, False)), x, term)
 
 
 def _lower_product(call: Call, a: Any, b: Any) -> fx.Node | None:
@@ -197,8 +164,8 @@ def _lower_product(call: Call, a: Any, b: Any) -> fx.Node | None:
     channels = _per_channel(call, x, other)
     if channels is not None:
         return call.emit(Conv2d(channels[:, None, None, None], None, groups=len(channels)), x)
-    constant = _constant(call, other, x)
-    return None if constant is None else call.emit(Mul(), x, constant)
+    factors = constant(call, other, len(call.shape_of(x)))
+    return None if factors is None else call.emit(Mul(), x, factors)
 
 
 def _per_channel(call: Call, x: fx.Node, constant: Tensor) -> Tensor | None:
@@ -210,17 +177,6 @@ def _per_channel(call: Call, x: fx.Node, constant: Tensor) -> Tensor | None:
     if tuple(full.shape) != (1, shape[1], 1, 1):
         return None
     return full.reshape(-1).detach().float()
-
-
-def _constant(call: Call, value: Tensor, x: fx.Node) -> fx.Node | None:
-    """A constant as a layer, with the batch in front; None when it differs between samples."""
-    rank = len(call.shape_of(x))
-    full = value.reshape((1,) * (rank - value.ndim) + tuple(value.shape)) if value.ndim <= rank else value
-    if full.shape[0] != 1:
-        if not bool((full == full[:1]).all()):
-            return None
-        full = full[:1]
-    return call.emit(Constant(full), shape=(call.layers.batch, *full.shape[1:]))
 
 
 def _alpha(call: Call) -> float:

@@ -1,4 +1,4 @@
-"""Operators that move or select elements and keep their steps: reshape, transpose, slice, pad, and their kin.
+"""Operators that move or select elements and keep their steps: reshape, transpose, slice, pad; the calls that select.
 
 Legend: shapes of layers leave out the batch; axes count it.
 """
@@ -149,30 +149,6 @@ def _lower_reshape(call: Call) -> fx.Node | None:
     return call.emit(Reshape(shape[1:]), x)
 
 
-def _lower_permute(call: Call) -> fx.Node | None:
-    x, dims = call.args["input"], call.args["dims"]
-    if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
-        dims = tuple(dims[0])
-    return _transpose(call, x, dims)
-
-
-def _lower_transpose(call: Call) -> fx.Node | None:
-    x = call.args["input"]
-    if not is_tensor(x):
-        return None
-    order = list(range(len(call.shape_of(x))))
-    a, b = call.args["dim0"], call.args["dim1"]
-    order[a], order[b] = order[b], order[a]
-    return _transpose(call, x, order)
-
-
-def _transpose(call: Call, x: Any, dims: Sequence[int]) -> fx.Node | None:
-    if not is_tensor(x) or not call.batched(x):
-        return None
-    order = tuple(d % len(call.shape_of(x)) for d in dims)
-    return call.emit(Transpose(order), x) if order[0] == 0 else None
-
-
 def _lower_split(call: Call) -> list[fx.Node] | None:
     """Chunk, split and unbind: the sizes of the results say where each begins."""
     x, axis = call.args["input"], call.args["dim"]
@@ -246,42 +222,6 @@ def _lower_select(call: Call) -> fx.Node | None:
     return call.emit(Reshape(call.shape[1:]), part)
 
 
-def _lower_pixel_shuffle(call: Call) -> fx.Node | None:
-    """[N, C r r, H, W] -> [N, C, H r, W r]."""
-    x, factor = call.args["input"], call.args["upscale_factor"]
-    if not is_tensor(x) or len(call.shape_of(x)) != 4:
-        return None
-    n, channels, height, width = call.shape_of(x)
-    out = channels // factor**2
-    x = call.emit(Reshape((out, factor, factor, height, width)), x, shape=(n, out, factor, factor, height, width))
-    x = call.emit(Transpose((0, 1, 4, 2, 5, 3)), x, shape=(n, out, height, factor, width, factor))
-    return call.emit(Reshape(call.shape[1:]), x)
-
-
-def _lower_pixel_unshuffle(call: Call) -> fx.Node | None:
-    """[N, C, H r, W r] -> [N, C r r, H, W]."""
-    x, factor = call.args["input"], call.args["downscale_factor"]
-    if not is_tensor(x) or len(call.shape_of(x)) != 4:
-        return None
-    n, channels, tall, wide = call.shape_of(x)
-    height, width = tall // factor, wide // factor
-    split = (channels, height, factor, width, factor)
-    x = call.emit(Reshape(split), x, shape=(n, *split))
-    x = call.emit(Transpose((0, 1, 3, 5, 2, 4)), x, shape=(n, channels, factor, factor, height, width))
-    return call.emit(Reshape(call.shape[1:]), x)
-
-
-def _lower_channel_shuffle(call: Call) -> fx.Node | None:
-    x, groups = call.args["input"], call.args["groups"]
-    if not is_tensor(x) or len(call.shape_of(x)) != 4:
-        return None
-    n, channels, height, width = call.shape_of(x)
-    split = (groups, channels // groups, height, width)
-    x = call.emit(Reshape(split), x, shape=(n, *split))
-    x = call.emit(Transpose((0, 2, 1, 3, 4)), x, shape=(n, channels // groups, groups, height, width))
-    return call.emit(Reshape(call.shape[1:]), x)
-
-
 def _lower_to(call: Call) -> fx.Node | None:
     """Casts between float types do nothing here."""
     dtypes = [value for value in call.args["rest"] if isinstance(value, torch.dtype)]
@@ -304,10 +244,6 @@ RESHAPE = OperatorDefinition(
     calls=("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel"),
     parameters=("input", "*rest"),
 )
-PERMUTE = OperatorDefinition("permute", _lower_permute, calls=("permute",), parameters=("input", "*dims"))
-TRANSPOSE = OperatorDefinition(
-    "transpose", _lower_transpose, calls=("transpose", "swapaxes", "swapdims"), parameters=("input", "dim0", "dim1")
-)
 SPLIT = OperatorDefinition(
     "split", _lower_split, calls=("split", "chunk", "tensor_split", "split_with_sizes"),
     parameters=("input", "sections=None", "dim=0"),
@@ -316,15 +252,3 @@ UNBIND = OperatorDefinition("unbind", _lower_split, calls=("unbind",), parameter
 GETITEM = OperatorDefinition("getitem", _lower_getitem, calls=("getitem",), parameters=("input", "index"))
 NARROW = OperatorDefinition("narrow", _lower_narrow, calls=("narrow",), parameters=("input", "dim", "start", "length"))
 SELECT = OperatorDefinition("select", _lower_select, calls=("select",), parameters=("input", "dim", "index"))
-PIXEL_SHUFFLE = OperatorDefinition(
-    "pixel_shuffle", _lower_pixel_shuffle, calls=("pixel_shuffle",), parameters=("input", "upscale_factor")
-)
-PIXEL_UNSHUFFLE = OperatorDefinition(
-    "pixel_unshuffle", _lower_pixel_unshuffle, calls=("pixel_unshuffle",), parameters=("input", "downscale_factor")
-)
-CHANNEL_SHUFFLE = OperatorDefinition(
-    "channel_shuffle",
-    _lower_channel_shuffle,
-    calls=("channel_shuffle", "native_channel_shuffle"),
-    parameters=("input", "groups"),
-)

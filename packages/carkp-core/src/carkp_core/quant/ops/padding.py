@@ -15,7 +15,6 @@ from carkp_core.quant.ops.channels import padded_channels
 from carkp_core.quant.ops.concat import Concat
 from carkp_core.quant.ops.move import Pad, Slice
 from carkp_core.quant.ops.pooling import is_map
-from carkp_core.quant.ops.resize import ResizeNearest, Size
 
 
 def _lower_pad(call: Call) -> fx.Node | None:
@@ -61,22 +60,14 @@ def _mirrored(call: Call, x: fx.Node, axis: int, near: int, far: int, mode: str)
         before = [_slice(call, x, axis, size - near, size)] if near else []
         behind = [_slice(call, x, axis, 0, far)] if far else []
     else:
-        before = [_repeated(call, x, axis, 0, near)] if near else []
-        behind = [_repeated(call, x, axis, size - 1, far)] if far else []
+        before = [_slice(call, x, axis, 0, 1)] * near if near else []
+        behind = [_slice(call, x, axis, size - 1, size)] * far if far else []
     shape = _resized(call, x, axis, size + near + far)
     return call.emit(Concat(axis), *before, x, *behind, shape=shape)
 
 
 def _slice(call: Call, x: fx.Node, axis: int, start: int, stop: int) -> fx.Node:
     return call.emit(Slice(axis, start, stop), x, shape=_resized(call, x, axis, stop - start))
-
-
-def _repeated(call: Call, x: fx.Node, axis: int, index: int, count: int) -> fx.Node:
-    line = _slice(call, x, axis, index, index + 1)
-    if count == 1:
-        return line
-    shape = _resized(call, x, axis, count)
-    return call.emit(ResizeNearest(Size((shape[2], shape[3]), None)), line, shape=shape)
 
 
 def _resized(call: Call, x: fx.Node, axis: int, size: int) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from carkp_core.quant.exact import QTensor
 from carkp_core.quant.layer import IrOp, Layer, Shape
 from carkp_core.quant.operators import Call, OperatorDefinition, is_tensor
 from carkp_core.quant.ops.channels import chosen_channels
+from carkp_core.quant.ops.concat import Concat
 from carkp_core.quant.ops.move import Move
 from carkp_core.quant.rescale import Factor, rescaled
 
@@ -182,7 +183,7 @@ def _lower(call: Call) -> fx.Node | None:
 
 
 def _lower_expand(call: Call) -> fx.Node | None:
-    """Repeating the only channel is a convolution, the only row or column a nearest resize."""
+    """Repeating the only channel is a convolution, the only pixel a nearest resize, a row or column a concat."""
     x: fx.Node = call.args["input"]
     shape, out = call.shape_of(x), tuple(call.shape)
     if shape == out:
@@ -192,9 +193,18 @@ def _lower_expand(call: Call) -> fx.Node | None:
         return None
     if shape[1] != out[1]:
         x = chosen_channels(call, x, [0] * out[1])
-    if shape[2:] == out[2:]:
-        return x
-    return call.emit(ResizeNearest(Size((out[2], out[3]), None)), x)
+    if is_even_enlargement(shape[2:], out[2:]):
+        return call.emit(ResizeNearest(Size((out[2], out[3]), None)), x)
+    for axis in (2, 3):
+        if shape[axis] != out[axis]:
+            x = call.emit(Concat(axis), *[x] * out[axis], shape=(*out[:axis], out[axis], *shape[axis + 1 :]))
+    return x
+
+
+def is_even_enlargement(size_in: Sequence[int], size_out: Sequence[int]) -> bool:
+    """True where both directions grow by the same power of two: no NPU refuses that of a nearest resize."""
+    (factor, rest), (other, other_rest) = (divmod(o, s) for s, o in zip(size_in, size_out, strict=True))
+    return factor == other > 1 and rest == other_rest == 0 and factor & (factor - 1) == 0
 
 
 def _as_torch(size_in: Any, size_out: Any) -> bool:
