@@ -58,6 +58,7 @@ def convert(
             "or offer them from a plugin (docs/write-a-plugin.md)",
         )
     shapes = {name: tuple(value.shape) for name, value in (example_inputs or {}).items()} or network.input_shapes
+    network.require_sizes(shapes)
     inputs, types = [], {}
     for input_name in network.inputs:
         layer = network.layer(input_name)

@@ -96,6 +96,8 @@ class QuantizedNetwork(nn.Module):
         self.output_names = tuple(dict.fromkeys(name.text for name in _names(self.structure)))
         #: Shapes [1, ...] of the inputs it was traced with.
         self.input_shapes = {node.meta["label"]: (1, *node.meta["shape"][1:]) for node in layers.inputs}
+        #: What ties the layers to these sizes; empty when they follow other ones (``quant.image_size``).
+        self.built_in_size = ""
         #: What calibration chose, for reports: tensor name -> plain values.
         self.observer_choices: dict[str, dict[str, Any]] = {}
         #: What repair passes did, in their order, for reports: plain values.
@@ -337,7 +339,21 @@ class QuantizedNetwork(nn.Module):
             raise QuantizationError(
                 "the network takes another number of inputs", seen=str(len(images)), allowed=", ".join(self.inputs)
             )
-        return dict(zip(self.inputs, images, strict=True))
+        named = dict(zip(self.inputs, images, strict=True))
+        self.require_sizes({name: tuple(image.shape) for name, image in named.items()})
+        return named
+
+    def require_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise QuantizationError when inputs of these shapes would not give what the float network gives."""
+        for name, shape in shapes.items():
+            if self.built_in_size and shape[1:] != self.input_shapes[name][1:]:
+                raise QuantizationError(
+                    "the quantized network has its image size built in",
+                    where=name,
+                    seen=f"{shape[1:]}; {self.built_in_size}",
+                    allowed=f"{self.input_shapes[name][1:]}, which it was traced for",
+                    remedy="feed images of that size, or set deploy_inputs to this size and calibrate again",
+                )
 
     def _run(self, step: Step, run: Callable[[Layer, tuple[Any, ...]], Any], values: Mapping[str, Any]) -> Any:
         layer: Any = self.layers[step.key]
