@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from carkp_core.train.ahead import ahead
+from carkp_core.train.ahead import ahead, overlapping
 
 
 def alive() -> int:
@@ -58,3 +58,39 @@ def test_an_error_comes_where_its_item_would_have_come() -> None:
 def test_nothing_starts_before_it_is_asked_for() -> None:
     ahead(lambda: [1], 1)
     assert alive() == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("items", [0, 1, 7])
+def test_overlapping_results_come_in_order(count: int, items: int) -> None:
+    assert list(overlapping(lambda item: item * item, range(items), count)) == [item * item for item in range(items)]
+
+
+def test_calls_overlap_but_not_too_many() -> None:
+    together = threading.Barrier(2)
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def call(item: int) -> int:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        together.wait(10)  # breaks unless two calls run at a time
+        with lock:
+            running[0] -= 1
+        return item
+
+    assert list(overlapping(call, range(6), 2)) == list(range(6))
+    assert most == [2]
+
+
+def test_an_error_of_a_call_comes_in_its_place() -> None:
+    def call(item: int) -> int:
+        if item == 2:
+            raise KeyError("third")
+        return item
+
+    found = overlapping(call, range(5), 2)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(KeyError, match="third"):
+        next(found)

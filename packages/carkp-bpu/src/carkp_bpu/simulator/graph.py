@@ -34,6 +34,7 @@ from carkp_core.errors import GraphError
 from carkp_core.ir.graph import Graph, Node, TensorType
 from carkp_core.ir.inputs import check_inputs
 from carkp_core.ir.operators import Conv2d, ConvTranspose2d
+from carkp_core.threads import single_threaded_pool
 
 Array = npt.NDArray[Any]
 
@@ -187,15 +188,7 @@ class GraphExecutor:
         with self._lock:
             if self._pool is None or self._pool[0] != os.getpid():
                 self._local = threading.local()
-                pool = ThreadPoolExecutor(self.threads, "carkp-simulator", initializer=_one_torch_thread)
-                # The setting is global for threads to come: only the workers should have it.
-                torch_threads = torch.get_num_threads()
-                barrier = threading.Barrier(self.threads + 1)
-                for _ in range(self.threads):
-                    pool.submit(barrier.wait)
-                barrier.wait()
-                torch.set_num_threads(torch_threads)
-                self._pool = (os.getpid(), pool)
+                self._pool = (os.getpid(), single_threaded_pool(self.threads, "carkp-simulator"))
             return self._pool[1]
 
     def _run_slice(self, values: Mapping[str, Array], results: Mapping[str, Array], bounds: tuple[int, int]) -> None:
@@ -203,10 +196,6 @@ class GraphExecutor:
         if worker is None:
             worker = self._local.worker = _Worker(self._plan, self._binds)
         worker.run(values, results, bounds)
-
-
-def _one_torch_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @frozen

@@ -45,6 +45,9 @@ class HeatmapKeypointModel(nn.Module):
         The head takes a feature map that the trunk does not have, or one with other channels.
     """
 
+    #: Evaluation changes nothing in the model, so that several batches may be in it at a time.
+    reentrant = True
+
     def __init__(
         self,
         backbone: nn.Module,

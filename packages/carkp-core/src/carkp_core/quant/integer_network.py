@@ -38,6 +38,10 @@ class IntegerNetwork(nn.Module):
         A backend's simulator; None for the reference executor.
     """
 
+    #: Of ``train.evaluation``: batches may be in it at the same time, and are computed by the executor's threads.
+    reentrant = True
+    own_threads = True
+
     def __init__(self, graph: Graph, executor: Executor | None = None) -> None:
         super().__init__()
         self.graph = graph

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +275,7 @@ class EpochLoader:
         """The number of batches in an epoch, in this process."""
         return len(self._batches)
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, epoch: int, skip: int = 0) -> Generator[Any]:
         """Yield the batches of an epoch without its first ``skip``, which are not loaded."""
         if skip >= len(self):
             return
