@@ -1,0 +1,65 @@
+"""Which network a report is of, and what it knows of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_toys import opened, write_config
+
+from carkp_core.errors import ConfigError
+from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant_report.source import open_source
+
+QAT = """
+qat_trainer = dict(
+    type="Trainer", model=model, data_loader=data_loader, optimizer=dict(type="SGD", lr=1e-6),
+    batch_processor=batch_processor, num_epochs=1, callbacks=[val_callback, dict(type="Checkpoint")],
+    val_metrics=val_metrics,
+    model_convert_pipeline=dict(
+        type="ModelConvertPipeline", qat_mode="fuse_bn",
+        converters=[dict(type="Float2QAT"), dict(type="LoadStage", stage="calibration")],
+    ),
+)
+"""
+
+
+def test_calibration_is_what_there_is(folder: Path) -> None:
+    source = open_source(opened(folder))
+    assert source.stage == "calibration"
+    assert isinstance(source.network, QuantizedNetwork)
+    assert not source.network.training
+    assert source.observer == "min_max"
+    assert [metric.name for metric in source.metrics] == ["found"]
+
+
+def test_qat_counts_once_it_was_trained_from_this_calibration(folder: Path) -> None:
+    write_config(folder, QAT)
+    assert open_source(opened(folder)).stage == "calibration"
+    opened(folder, stage="qat").trainer("qat").fit()
+    assert open_source(opened(folder)).stage == "qat"
+    assert open_source(opened(folder), "calibration").stage == "calibration"
+    opened(folder, "calibration_trainer.num_steps=1", stage="calibration").trainer("calibration").fit()
+    assert open_source(opened(folder)).stage == "calibration", "qat is of an older one"
+
+
+def test_a_config_without_quantization_gets_the_float_stage(folder: Path) -> None:
+    write_config(folder, "calibration_trainer = None\n")
+    source = open_source(opened(folder))
+    assert (source.stage, source.uncalibrated) == ("float", True)
+
+
+def test_a_predictor_that_does_not_quantize_is_refused(folder: Path) -> None:
+    extra = "calibration_predictor = dict(type='Predictor', model=model, data_loader=data_loader)\n"
+    write_config(folder, extra)
+    with pytest.raises(ConfigError, match="not quantized"):
+        open_source(opened(folder))
+
+
+def test_no_data_at_all_is_named(folder: Path) -> None:
+    extra = "calibration_predictor = dict(type='Predictor', model=model, data_loader=None, model_convert_pipeline=dict("
+    extra += "type='ModelConvertPipeline', converters=[dict(type='Float2Calibration'), "
+    extra += "dict(type='LoadStage', stage='calibration')]))\ndel calibration_trainer['data_loader']\n"
+    write_config(folder, extra)
+    with pytest.raises(ConfigError, match=r"data"):
+        open_source(opened(folder))
