@@ -10,6 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from carkp_core.errors import ConfigError, PluginError
+from carkp_core.siblings import installation_of
 
 #: What a component may be. A config's ``type`` names no kind, so names are unique across kinds.
 KINDS = (
@@ -124,6 +125,7 @@ class Catalog(Mapping[str, Component]):
             f"unknown type {target!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
             where=where,
             allowed="a registered name (see `carkp plugins --verbose`), an importable path, or a callable",
+            remedy=installation_of(target) or None,
         )
 
 

@@ -11,6 +11,7 @@ import click
 from carkp_core import __version__
 from carkp_core.errors import CarkpError
 from carkp_core.plugins import PluginManager, plugin_manager
+from carkp_core.siblings import installation_of
 
 
 class PluginGroup(click.Group):
@@ -32,7 +33,8 @@ class PluginGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            install = installation_of(args[0])
+            hint = f" To get it: {install}." if install else f" Did you mean {close[0]!r}?" if close else ""
             raise click.UsageError(f"{error.message}{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -68,3 +68,17 @@ def test_an_error_from_deep_inside_keeps_its_type(context):
 
     with pytest.raises(ValueError, match="a defect"):
         Recipe.of({"type": outer}, "root", context).build()
+
+
+def test_an_argument_passed_on_to_what_does_not_know_it_names_the_place(context):
+    def factory(**options):
+        def build(**options):
+            def inner(**options):
+                return Later(**options)
+
+            return inner(**options)
+
+        return build(**options)
+
+    with pytest.raises(ConfigError, match=r"root: factory refused its arguments: .*'vlaue'"):
+        Recipe.of({"type": factory, "extra": 1, "vlaue": 2}, "root", context).build()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from carkp_core.errors import ConfigError
 from carkp_core.plugins import PluginManager
+from carkp_core.siblings import installation_of
 
 
 def find_config(config: str, plugins: PluginManager) -> Path:
@@ -40,5 +41,5 @@ def find_config(config: str, plugins: PluginManager) -> Path:
         "no such config" + (f"; did you mean {close[0]!r}?" if close else ""),
         where=f"--config {config}",
         allowed="the path of a file, or one of: " + (", ".join(sorted(shipped)) or "(no package ships a config)"),
-        remedy="`carkp config init NAME` writes a shipped config here",
+        remedy=installation_of(path.stem) or "`carkp config init NAME` writes a shipped config here",
     )

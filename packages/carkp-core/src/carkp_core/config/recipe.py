@@ -11,6 +11,7 @@ A callable that wants an argument unbuilt says so::
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -116,7 +117,7 @@ class Recipe:
                 error.where = where(self.node, "type", self.path)
             raise
         except (TypeError, ValueError) as error:
-            if not _raised_by_arguments(error):
+            if not _raised_by_arguments(error) and not _names_one(error, arguments):
                 raise
             name = getattr(self.type, "__name__", str(self.type))
             raise ConfigError(
@@ -132,6 +133,12 @@ def _raised_by_arguments(error: BaseException) -> bool:
         depth += 1
         trace = trace.tb_next
     return depth <= 3
+
+
+def _names_one(error: BaseException, arguments: Mapping[str, Any]) -> bool:
+    """True when a call deep inside did not know an argument that was passed on to it."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return isinstance(error, TypeError) and unknown is not None and unknown[1] in arguments
 
 
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
