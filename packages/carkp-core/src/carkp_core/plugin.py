@@ -65,6 +65,7 @@ COMPONENTS = (
     Component("converter", "QAT2Quantize", "carkp_core.quant.converters:QAT2Quantize"),
     Component("repair", "CrossLayerEqualization", "carkp_core.quant.repair.equalize:CrossLayerEqualization"),
     Component("repair", "BiasCorrection", "carkp_core.quant.repair.bias_correction:BiasCorrection"),
+    Component("repair", "AdaRound", "carkp_core.quant.repair.adaround:AdaRound"),
     Component("repair", "Int16", "carkp_core.quant.repair.int16:Int16"),
     Component("repair", "AutoInt16", "carkp_core.quant.repair.auto_int16:AutoInt16"),
 )

@@ -17,10 +17,8 @@ Legend: ``O`` output channels; tensors' mean and variance by channel [C].
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +26,12 @@ from torch import Tensor
 from carkp_core.errors import ConfigError
 from carkp_core.quant.layer import float_input
 from carkp_core.quant.network import QuantizedNetwork
-from carkp_core.quant.ops.conv_transpose import ConvTranspose2d
-from carkp_core.quant.ops.convolution import Conv2d
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.normal import expected_inputs
 from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE
 from carkp_core.quant.repair.repair import InputBatch, note
-from carkp_core.quant.repair.side_by_side import Visit, output_sqnr_db, visits
+from carkp_core.quant.repair.side_by_side import Visit, float_reference, forget_reference, output_sqnr_db, visits
+from carkp_core.quant.repair.weighted_layers import shared_weights, weighted
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +61,13 @@ class BiasCorrection:
 
     def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Nothing: the errors are not known yet."""
+        forget_reference(network)
 
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Change the biases."""
-        reference = copy.deepcopy(network)
+        reference = float_reference(network)
         before = output_sqnr_db(network, batches, reference)
-        skipped = _shared(network)
+        skipped = shared_weights(network)
         corrected = (
             self._empirical(network, batches, skipped) if self.mode == "empirical" else _analytic(network, skipped)
         )
@@ -81,7 +79,7 @@ class BiasCorrection:
             {
                 "mode": self.mode,
                 "layers": {name: {"greatest_correction_steps": steps} for name, steps in corrected.items()},
-                "left_alone": [s.name for s in network.steps if _weighted(network, s.name) and s.name not in corrected],
+                "left_alone": [s.name for s in network.steps if weighted(network, s.name) and s.name not in corrected],
                 "output_sqnr_db_before": before,
                 "output_sqnr_db_after": after,
             },
@@ -96,7 +94,7 @@ class BiasCorrection:
     ) -> dict[str, float]:
         corrected = {}
         for visit in visits(network, batches, self.samples):
-            layer = _weighted(network, visit.step.name)
+            layer = weighted(network, visit.step.name)
             if layer is None or visit.step.name in skipped:
                 continue
             error = _mean_error(visit)
@@ -119,7 +117,7 @@ def _analytic(network: QuantizedNetwork, skipped: set[str]) -> dict[str, float]:
     corrected = {}
     scales = {name: layer.wanted_scale() for name, layer in network.scaled_layers()}
     for step, (expected, source) in expected_inputs(network).items():
-        layer = _weighted(network, step.name)
+        layer = weighted(network, step.name)
         if layer is None or expected is None or step.name in skipped:
             continue
         residual = scales[source[1]] if len(source) > 1 else None
@@ -142,18 +140,3 @@ def _shift(layer: Weighted, by: Tensor) -> bool:
     with torch.no_grad():
         bias.add_(by.to(bias))
     return True
-
-
-def _weighted(network: QuantizedNetwork, name: str) -> Weighted | None:
-    layer: Any = network.layer(name)
-    return layer if isinstance(layer, (Conv2d, ConvTranspose2d)) else None
-
-
-def _shared(network: QuantizedNetwork) -> set[str]:
-    """Layers whose weights another layer has too."""
-    users: dict[int, list[str]] = {}
-    for step in network.steps:
-        layer = _weighted(network, step.name)
-        if layer is not None:
-            users.setdefault(id(layer.weight), []).append(step.name)
-    return {name for names in users.values() if len(names) > 1 for name in names}

@@ -1,7 +1,7 @@
 """The float network and the quantized one, layer by layer on the same samples: for passes that repair in order.
 
 A visit to a layer shows what it is given in float and in integers, before it runs; what the visitor changes counts for
-this layer and all behind it. The float values stay those of the network as it was at the start.
+this layer and all behind it. The float values stay those of the network as calibration found it.
 
 Legend: ``S`` samples.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from carkp_core.quant.layer import Layer, float_input
 from carkp_core.quant.network import QuantizedNetwork, Step
 from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE, portions
 from carkp_core.quant.repair.repair import InputBatch
+
+#: For ``float_reference``; an entry goes with its network.
+_REFERENCES: weakref.WeakKeyDictionary[QuantizedNetwork, QuantizedNetwork] = weakref.WeakKeyDictionary()
 
 #: How whole numbers are kept between layers.
 _STORED = {"int8": torch.int8, "int16": torch.int16}
@@ -68,7 +72,7 @@ class Visit:
 
 def visits(network: QuantizedNetwork, batches: Sequence[InputBatch], samples: int) -> Iterator[Visit]:
     """Visit the layers in order, with the first ``samples`` of the batches."""
-    reference = copy.deepcopy(network)
+    reference = float_reference(network)
     images = first_samples(batches, samples)
     floats: dict[str, Tensor] = dict(zip(network.inputs, images, strict=True))
     with torch.no_grad(), exact.exact_convolutions():
@@ -82,6 +86,22 @@ def visits(network: QuantizedNetwork, batches: Sequence[InputBatch], samples: in
             integers[step.name] = visit.run()
             for name in freed:
                 del floats[name], integers[name]
+
+
+def float_reference(network: QuantizedNetwork) -> QuantizedNetwork:
+    """The float network as it was before the first pass after calibration changed it.
+
+    Passes that round weights and shift biases come one after the other, and each wants the outputs of the network that
+    is quantized, not those of what the passes before it made of it.
+    """
+    if network not in _REFERENCES:
+        _REFERENCES[network] = copy.deepcopy(network)
+    return _REFERENCES[network]
+
+
+def forget_reference(network: QuantizedNetwork) -> None:
+    """Calibration starts anew: what the network computes now is what counts."""
+    _REFERENCES.pop(network, None)
 
 
 def first_samples(batches: Sequence[InputBatch], samples: int) -> InputBatch:
