@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).with_name("command_surface.golden.txt")
 PROMISED = (
     *("gen-carfusion-data", "carfusion-packer", "calops", "train", "predict", "infer", "align-bpu-validation"),
     *("model-checker", "compile-perf", "export-onnx", "quickstart", "synth-carfusion", "view", "plugins", "config"),
-    "compare",
+    *("compare", "quant-report"),
 )
 
 
