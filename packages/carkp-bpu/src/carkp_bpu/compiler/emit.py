@@ -54,6 +54,15 @@ class Emitted:
     debug: DebugTable
 
 
+@frozen
+class _Running:
+    """A cascade on its way: rows loaded of each input so far, and parameters by layer."""
+
+    segment: Cascade
+    loaded: dict[str, int]
+    blocks: dict[int, Parameters]
+
+
 def emit(
     model: Model,
     placement: Placement,
@@ -145,14 +154,8 @@ class _Emitter:
 
     def cascade(self, segment: Cascade) -> None:
         """All steps of a cascade."""
-        shape, blocks = segment.shape, {index: Parameters((), 0) for index in segment.parameter_bytes}
-        for index, size in segment.parameter_bytes.items():
-            if size:
-                self._layer, layer = index, self._model.layers[index]
-                channels = (0, layer.lowering.output.channels)
-                address = self._offsets[buffer_name(index, "parameters")]
-                blocks[index] = self._load_parameters(index, layer, channels, address, True)
-        loaded = {name: ring.start for name, ring in shape.taken.items()}
+        shape = segment.shape
+        running = _Running(segment, {name: ring.start for name, ring in shape.taken.items()}, {})
         for step in range(shape.steps):
             for index in range(shape.first, shape.last + 1):
                 layer = self._model.layers[index]
@@ -160,42 +163,51 @@ class _Emitter:
                 rows = (int(done[step - 1]) if step else 0, int(done[step]))
                 if rows[0] < rows[1]:
                     self._layer = index
-                    self._stripe(segment, layer, rows, step, loaded, blocks[index])
+                    self._stripe(running, layer, rows, step)
         for index in range(shape.first, shape.last + 1):
             self._ready[self._model.layers[index].output] = len(self._instructions) - 1
 
-    def _stripe(
-        self, segment: Cascade, layer: Layer, rows: Span, step: int, loaded: dict[str, int], block: Parameters
-    ) -> None:
+    def _stripe(self, running: _Running, layer: Layer, rows: Span, step: int) -> None:
         """The rows of one layer in one step."""
         out = layer.lowering.output
         tile = Tile(Region(rows, (0, out.width), (0, out.channels)))
         regions = layer.lowering.regions(tile)
-        names = zip(layer.inputs, regions, strict=True)
         windows = [
-            self._empty(name) if region is None else self._stripe_input(segment, name, step, loaded)
-            for name, region in names
+            self._empty(name) if region is None else self._stripe_input(running, name, step)
+            for name, region in zip(layer.inputs, regions, strict=True)
         ]
-        output = self._made(segment, layer.output)
+        output = self._made(running.segment, layer.output)
+        block = self._whole_parameters(running, layer)
         self._add(layer.lowering.emit(tile, windows, output, block, 0))
-        if layer.output in segment.rings:
+        if layer.output in running.segment.rings:
             ready = len(self._instructions) - 1
             self._passing.append(sram_piece(self._numbers[layer.output], output, rows, ready))
         if layer.output in self._homes:
             self._add(self._transfer(isa.Store, self._homes[layer.output], tile.region, output))
 
-    def _stripe_input(self, segment: Cascade, name: str, step: int, loaded: dict[str, int]) -> Window:
+    def _whole_parameters(self, running: _Running, layer: Layer) -> Parameters:
+        """A layer's parameters, loaded by its first stripe."""
+        index = self._layer
+        if index not in running.blocks:
+            running.blocks[index] = Parameters((), 0)
+            if running.segment.parameter_bytes[index]:
+                channels, address = (0, layer.lowering.output.channels), self._offsets[buffer_name(index, "parameters")]
+                running.blocks[index] = self._load_parameters(index, layer, channels, address, True)
+        return running.blocks[index]
+
+    def _stripe_input(self, running: _Running, name: str, step: int) -> Window:
         """The window of an input; what this step needs of it is loaded by the first layer that reads it."""
+        segment = running.segment
         if name not in segment.inputs:
             return self._made(segment, name)
         address = self._offsets[stream_name(segment.shape.first, name)]
         tensor = self._model.maps[name]
         window = self._window(name, address, segment.inputs[name], whole(tensor))
-        end = int(segment.shape.taken[name].done[step])
-        if loaded[name] < end:
-            region = Region((loaded[name], end), (0, tensor.width), (0, tensor.channels))
+        begin, end = running.loaded[name], int(segment.shape.taken[name].done[step])
+        if begin < end:
+            region = Region((begin, end), (0, tensor.width), (0, tensor.channels))
             self._add(self._transfer(isa.Load, self._homes[self._model.root(name)], region, window))
-            loaded[name] = end
+            running.loaded[name] = end
         return window
 
     def _made(self, segment: Cascade, name: str) -> Window:
