@@ -119,9 +119,9 @@ def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) 
     Raises
     ------
     ConfigError
-        An unknown name or an argument that the observer does not have.
+        An unknown name, something else than an observer, or an argument that it does not have.
     """
-    kind = OBSERVERS.get(name)
+    kind: Any = OBSERVERS.get(name)
     if kind is None and catalog is not None and name in catalog:
         kind = catalog[name].resolve()
     if kind is None:
@@ -133,7 +133,14 @@ def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) 
         )
 
     factory = ObserverFactory(name, kind, dict(kwargs))
-    factory()  # so that a wrong argument is reported now, not after the first batch
+    made: Any = factory()  # so that a wrong argument is reported now, not after the first batch
+    if not isinstance(made, Observer):
+        raise ConfigError(
+            f"{name!r} is not an observer",
+            where="model_convert_pipeline.qconfig_params",
+            seen=type(made).__name__,
+            allowed="a subclass of carkp_core.quant.observers.Observer",
+        )
     return factory
 
 
