@@ -44,6 +44,19 @@ def test_deploy_builds_the_network_and_its_example(open_text):
     assert not network.training
 
 
+@pytest.mark.parametrize("given", ["(1, 3, 4, 6)", "dict(shape=[1, 3, 4, 6], scale=0.25)"])
+def test_an_example_may_be_given_by_its_shape(open_text, given):
+    session = open_text(TEXT + f"deploy_inputs = dict(img={given})\n")
+    assert torch.equal(session.deploy_inputs()["img"], torch.zeros(1, 3, 4, 6))
+
+
+@pytest.mark.parametrize("given", ["'224'", "(1, 3, 0, 4)", "dict(scale=0.5)", "None", "()"])
+def test_an_example_of_another_kind_names_its_line(open_text, given):
+    session = open_text(TEXT + f"deploy_inputs = dict(img={given})\n")
+    with pytest.raises(ConfigError, match=r"deploy_inputs\.img \(.*:\d+\): an example input is a tensor or a shape"):
+        session.deploy_inputs()
+
+
 def test_given_deploy_inputs_win(open_text):
     text = TEXT + "deploy_inputs = dict(img=dict(tensor=torch.ones(1, 3, 4, 4), scale=0.5))\n"
     session = open_text(text)

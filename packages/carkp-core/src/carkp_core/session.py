@@ -199,7 +199,7 @@ def example_inputs(config: Mapping[str, Any], context: Context) -> dict[str, tor
     given = config.get("deploy_inputs")
     if given:
         built = build_value(dict(given), "deploy_inputs", context)
-        return {name: value["tensor"] if isinstance(value, dict) else value for name, value in built.items()}
+        return {name: _example(value, where(given, name, f"deploy_inputs.{name}")) for name, value in built.items()}
     size = derive.network_input_hw(dict(config))
     if size is None:
         raise ConfigError(
@@ -208,6 +208,24 @@ def example_inputs(config: Mapping[str, Any], context: Context) -> dict[str, tor
             allowed="a validation transform with `size` or `img_scale`, or deploy_inputs",
         )
     return {"img": torch.zeros(1, 3, *size)}
+
+
+def _example(value: Any, place: str) -> torch.Tensor:
+    """A tensor as given, or zeros of a given shape."""
+    import torch
+
+    if isinstance(value, dict):
+        value = value.get("tensor", value.get("shape"))
+    if isinstance(value, (tuple, list)) and value and all(isinstance(size, int) and size > 0 for size in value):
+        return torch.zeros(*value)
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        raise ConfigError(
+            "an example input is a tensor or a shape",
+            where=place,
+            seen=repr(value),
+            allowed="(1, 3, H, W), torch.zeros(1, 3, H, W), or dict(tensor=... or shape=..., scale=...)",
+        )
+    return value
 
 
 def _network_digest(tree: LocatedDict) -> str:
