@@ -110,17 +110,19 @@ class Calibrator:
             batches = self._inputs(training, network, apart) if self.repairs else []
             for repair in self.repairs:
                 repair.before_calibration(network, batches)
+            _report_repairs(network, environment)
             network.start_observing()
             self._observe(training, network, loader)
             if network.chooses:
                 batches = batches or self._inputs(training, network, apart)
-                pieces = list(sliced(batches))
-                network.finish_observing(batches=track(pieces, "comparing observers", console=environment.console))
+                network.finish_observing(batches=_pieces(batches, environment))
             else:
                 network.finish_observing()
             _report(network, environment)
+            done = len(network.repairs)
             for repair in self.repairs:
                 repair.after_calibration(network, batches)
+            _report_repairs(network, environment, done)
 
     def _loaders(self, environment: Environment) -> tuple[EpochLoader, EpochLoader]:
         """The data to observe, and what is held back of it; the same where there is too little."""
@@ -154,6 +156,13 @@ class Calibrator:
                 self.batch_processor.evaluate(training.model, batch)
                 training.environment.stop_if_asked()
         return seen
+
+
+def _pieces(batches: Sequence[InputBatch], environment: Environment) -> Iterator[InputBatch]:
+    """The batches in small pieces, with progress, until the run is asked to stop."""
+    for piece in track(list(sliced(batches)), "comparing observers", console=environment.console):
+        environment.stop_if_asked()
+        yield piece
 
 
 @contextmanager
@@ -196,6 +205,15 @@ def _report(network: QuantizedNetwork, environment: Environment) -> None:
         shown = ", ".join(places[name] for name in silent[:_LISTED])
         rest = f" and {len(silent) - _LISTED} more" if len(silent) > _LISTED else ""
         environment.say(f"0 in every calibration batch, so any scale will do and they get 1 / qmax: {shown}{rest}")
+
+
+def _report_repairs(network: QuantizedNetwork, environment: Environment, said: int = 0) -> None:
+    """Write what repairs did to the run's ``repairs.json``, and say what was not said yet."""
+    if network.repairs and environment.run is not None:
+        path = environment.run.dir / "repairs.json"
+        path.write_text(json.dumps(network.repairs, indent=2) + "\n", encoding="utf-8")
+    for report in network.repairs[said:]:
+        environment.say(f"{report['repair']}: {report['summary']}")
 
 
 def _quantized(network: nn.Module) -> QuantizedNetwork:
