@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from npu_toys import Peak, Spots, toy_plugins
+from npu_toys import Found, Peak, Spots, toy_plugins
 from torch import Tensor, nn
 
 from carkp_core.quant_report.report import QuantReport, ReportOptions, report_session
@@ -55,6 +55,19 @@ class Model(nn.Module):
     def forward(self, data: Any) -> Any:
         heatmaps = self.network(data["img"])
         return (heatmaps, heatmaps.mean()) if self.training else self.post_process(heatmaps)
+
+
+class Accompanied(Found):
+    """A metric with a fuller one beside it, which ``predict`` reports first."""
+
+    def companions(self) -> tuple[Any, ...]:
+        return (Companion(),)
+
+
+class Companion(Found):
+    """The same share under another name."""
+
+    name = "fuller"
 
 
 class Stopping(Spots):

@@ -49,6 +49,13 @@ def test_a_config_without_quantization_gets_the_float_stage(folder: Path) -> Non
     assert (source.stage, source.uncalibrated) == ("float", True)
 
 
+def test_the_metrics_are_those_that_the_config_names(folder: Path) -> None:
+    write_config(folder, "calibration_trainer['val_metrics'] = [dict(type=report_toys.Accompanied)]\n")
+    session = opened(folder)
+    assert [metric.name for metric in session.predictor("calibration").metrics] == ["fuller", "found"]
+    assert [metric.name for metric in open_source(session).metrics] == ["found"]
+
+
 def test_a_predictor_that_does_not_quantize_is_refused(folder: Path) -> None:
     extra = "calibration_predictor = dict(type='Predictor', model=model, data_loader=data_loader)\n"
     write_config(folder, extra)

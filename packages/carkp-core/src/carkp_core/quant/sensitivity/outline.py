@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 
 from carkp_core.quant.layer import Bounds, Layer
+from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.repair.channel_scales import ChannelScales, channel_scales
 from carkp_core.quant.sensitivity.balance import Floats, Ids, channel_variables, importance, reach
 from carkp_core.quant.sensitivity.measurement import measured_layers
@@ -39,6 +40,8 @@ class LayerOutline:
     #: What chose the scale; ``offers`` are its candidates, where it had a choice by output error.
     observer: str
     offers: tuple[Offer, ...]
+    #: The repair passes that it went through.
+    repairs: tuple[str, ...]
     #: The scale was given, not calibrated.
     fixed: bool
     #: Of the output's channels: their variables [C], and the energy of the weights that read them.
@@ -51,10 +54,9 @@ class LayerOutline:
 
 @frozen(eq=False)
 class Outline:
-    """All layers that round, by tensor name in execution order, and the repair passes that the network went through."""
+    """All layers that round, by tensor name, in execution order."""
 
     layers: Mapping[str, LayerOutline]
-    repairs: tuple[str, ...] = ()
 
 
 def outline(network: MixedNetwork, observer: str = "") -> Outline:
@@ -68,8 +70,7 @@ def outline(network: MixedNetwork, observer: str = "") -> Outline:
     quantized = network.network
     device = next((b.device for b in quantized.buffers()), torch.device("cpu"))
     scales = channel_scales(quantized, [torch.zeros(s, device=device) for s in quantized.input_shapes.values()])
-    layers = {name: _layer(network, name, observer, scales) for name in measured_layers(network)}
-    return Outline(layers, tuple(str(done.get("repair", "")) for done in quantized.repairs))
+    return Outline({name: _layer(network, name, observer, scales) for name in measured_layers(network)})
 
 
 def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScales) -> LayerOutline:
@@ -90,11 +91,18 @@ def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScale
         observer="fixed" if fixed else _observer(record, observer, layer),
         offers=tuple(Offer(key, record["thresholds"][key], error) for key, error in errors.items()),
         fixed=fixed,
+        repairs=_repairs(network.network, name),
         variables=variables,
         importance=importance(scales, name, variables),
         reads=reads,
         reach=reach(weighted, scales.count, channel_variables(scales, reads)),
     )
+
+
+def _repairs(network: QuantizedNetwork, name: str) -> tuple[str, ...]:
+    """The passes that a layer went through: those of the whole network, and those that name it among their layers."""
+    done = [report for report in network.repairs if name in report.get("layers", (name,))]
+    return tuple(str(report.get("repair", "")) for report in done)
 
 
 def _observer(record: Mapping[str, Any], otherwise: str, layer: Layer) -> str:
