@@ -20,7 +20,6 @@ Legend: ``S`` samples, ``O`` output channels, ``rows`` [O, count].
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,8 +45,6 @@ from carkp_core.quant.repair.side_by_side import (
     visits,
 )
 from carkp_core.quant.repair.weighted_layers import shared_weights, weighted
-
-log = logging.getLogger(__name__)
 
 #: The rectified sigmoid's stretch.
 GAMMA, ZETA = -0.1, 1.1
@@ -117,12 +114,9 @@ class AdaRound:
                     learned[visit.step.name] = self._learn(visit, advance)
         after = output_sqnr_db(network, batches, reference)
         report = {"layers": learned, "output_sqnr_db_before": before, "output_sqnr_db_after": after}
-        note(network, self, report)
         better = sum(entry["changed_weights"] > 0 for entry in learned.values())
-        log.info(
-            "learned the rounding of %d layers, %d improved: output SQNR %.2f -> %.2f dB",
-            len(learned), better, before, after,
-        )  # fmt: skip
+        summary = f"{better} of {len(learned)} layers improved; output SQNR {before:.2f} -> {after:.2f} dB"
+        note(network, self, summary, report)
 
     def _chosen(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> set[str]:
         usable = [s.name for s in network.steps if weighted(network, s.name) is not None]

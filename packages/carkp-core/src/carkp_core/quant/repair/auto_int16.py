@@ -9,7 +9,6 @@ the march's checker accepts it, and the error really falls.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +27,6 @@ from carkp_core.quant.repair.int16 import greatest_values, weight_bits_lost, wid
 from carkp_core.quant.repair.repair import InputBatch, note
 from carkp_core.quant.repair.side_by_side import decibels, first_samples
 from carkp_core.quant.types import deciding, set_types
-
-log = logging.getLogger(__name__)
 
 #: A tensor must take this share of the present error away, else it stays int8.
 LEAST_GAIN = 0.02
@@ -115,12 +112,7 @@ class AutoInt16:
             "output_sqnr_db_after": decibels(trial.signal, noise),
             "weight_bits_lost": weight_bits_lost(network, batches[0]),
         }
-        note(network, self, report)
-        log.info(
-            "int16 for %d tensors (%s): latency %.4g -> %.4g ms, output SQNR %.2f -> %.2f dB",
-            len(taken), ", ".join(entry["tensor"] for entry in taken), base, latency,
-            report["output_sqnr_db_before"], report["output_sqnr_db_after"],
-        )  # fmt: skip
+        note(network, self, _summary(report), report)
 
     def _alone(self, trial: _Trial, machine: _Machine, before: float) -> tuple[dict[str, float], dict[str, str]]:
         """How much of the squared error each tensor takes away alone, the best few; why others cannot be int16."""
@@ -153,6 +145,14 @@ class AutoInt16:
                 added = (machine.quick_latency_ms(changed) - quick) / quick
             worth[name] = gains[name] / max(added, LEAST_ADDED)
         return sorted(worth, key=lambda name: -worth[name])
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    names = ", ".join(entry["tensor"] for entry in report["tensors"]) or "no tensor"
+    return (
+        f"{names}; latency {report['latency_ms_before']:.4g} -> {report['latency_ms_after']:.4g} ms, "
+        f"output SQNR {report['output_sqnr_db_before']:.2f} -> {report['output_sqnr_db_after']:.2f} dB"
+    )
 
 
 class _Machine:

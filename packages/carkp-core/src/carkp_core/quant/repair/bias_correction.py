@@ -17,7 +17,6 @@ Legend: ``O`` output channels; tensors' mean and variance by channel [C].
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -32,8 +31,6 @@ from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE
 from carkp_core.quant.repair.repair import InputBatch, note
 from carkp_core.quant.repair.side_by_side import Visit, float_reference, forget_reference, output_sqnr_db, visits
 from carkp_core.quant.repair.weighted_layers import shared_weights, weighted
-
-log = logging.getLogger(__name__)
 
 MODES = ("empirical", "analytic")
 
@@ -73,21 +70,18 @@ class BiasCorrection:
         )
         after = output_sqnr_db(network, batches, reference)
         most = max(corrected.values(), default=0.0)
-        note(
-            network,
-            self,
-            {
-                "mode": self.mode,
-                "layers": {name: {"greatest_correction_steps": steps} for name, steps in corrected.items()},
-                "left_alone": [s.name for s in network.steps if weighted(network, s.name) and s.name not in corrected],
-                "output_sqnr_db_before": before,
-                "output_sqnr_db_after": after,
-            },
+        summary = (
+            f"{self.mode}, {len(corrected)} layers, by up to {most:.2f} output steps; "
+            f"output SQNR {before:.2f} -> {after:.2f} dB"
         )
-        log.info(
-            "%s bias correction of %d layers, by up to %.2f output steps: output SQNR %.2f -> %.2f dB",
-            self.mode, len(corrected), most, before, after,
-        )  # fmt: skip
+        report = {
+            "mode": self.mode,
+            "layers": {name: {"greatest_correction_steps": steps} for name, steps in corrected.items()},
+            "left_alone": [s.name for s in network.steps if weighted(network, s.name) and s.name not in corrected],
+            "output_sqnr_db_before": before,
+            "output_sqnr_db_after": after,
+        }
+        note(network, self, summary, report)
 
     def _empirical(
         self, network: QuantizedNetwork, batches: Sequence[InputBatch], skipped: set[str]

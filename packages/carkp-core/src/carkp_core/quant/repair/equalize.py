@@ -28,7 +28,6 @@ Legend: ``V`` variables (``channel_scales``), ``O I taps`` as there.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,8 +44,6 @@ from carkp_core.quant.repair.channel_scales import FIXED, ChannelScales, Weighte
 from carkp_core.quant.repair.ranges import ChannelRanges, channel_ranges, portions
 from carkp_core.quant.repair.repair import InputBatch, first_image, note
 from carkp_core.quant.types import unclamp
-
-log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
@@ -102,11 +99,7 @@ class CrossLayerEqualization:
             "groups": groups,
             "replaced_bounds": replaced,
         }
-        note(network, self, report)
-        log.info(
-            "equalized %d channels of %d groups by up to %.3g; predicted error %.3g -> %.3g",
-            report["channels"], len(groups), report["greatest_factor"], before, after,
-        )  # fmt: skip
+        note(network, self, _summary(report), report)
 
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Nothing: all was done before."""
@@ -293,6 +286,18 @@ def _told(model: ErrorModel, members: npt.NDArray[np.int64], factors: Floats, sh
         "greatest_factor": _spread(factors[members]),
         "activation_share": share,
     }
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    groups = report["groups"]
+    if not groups:
+        return "no channels to equalize"
+    most = max(groups, key=lambda group: group["greatest_factor"])
+    return (
+        f"{report['channels']} channels in {len(groups)} groups scaled, by up to {most['greatest_factor']:.3g} behind "
+        f"{most['made_by'][0]}; predicted noise over signal, summed over layers: "
+        f"{report['predicted_error_before']:.3g} -> {report['predicted_error_after']:.3g}"
+    )
 
 
 def _spread(factors: Floats) -> float:

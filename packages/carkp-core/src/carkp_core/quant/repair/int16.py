@@ -10,7 +10,6 @@ quarter more, at the least the calibrated range.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +24,6 @@ from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.ranges import portions
 from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
 from carkp_core.quant.types import deciding, set_types
-
-log = logging.getLogger(__name__)
 
 #: How much further than seen an int16 tensor reaches.
 HEADROOM = 1.25
@@ -67,8 +64,8 @@ class Int16:
         chosen = self._chosen(network)
         widen(network, chosen, greatest_values(network, batches, chosen))
         lost = weight_bits_lost(network, batches[0])
-        note(network, self, {"tensors": chosen, "weight_bits_lost": lost})
-        log.info("int16 for %d tensors; weight bits lost in %d layers that read them", len(chosen), len(lost))
+        summary = f"{len(chosen)} tensors; {len(lost)} layers that read them lose weight bits"
+        note(network, self, summary, {"tensors": chosen, "weight_bits_lost": lost})
 
     def _chosen(self, network: QuantizedNetwork) -> list[str]:
         found = list(network.output_names) if self.outputs else []

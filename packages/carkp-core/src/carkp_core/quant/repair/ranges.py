@@ -13,6 +13,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from carkp_core.errors import QuantizationError
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.repair.channel_scales import ChannelScales
 from carkp_core.quant.repair.repair import InputBatch
@@ -39,7 +40,13 @@ def portions(batches: Sequence[InputBatch]) -> Iterator[InputBatch]:
 
 
 def channel_ranges(network: QuantizedNetwork, batches: Sequence[InputBatch], scales: ChannelScales) -> ChannelRanges:
-    """Run the float network and look at every tensor that has a scale of its own."""
+    """Run the float network and look at every tensor that has a scale of its own.
+
+    Raises
+    ------
+    QuantizationError
+        A tensor is not finite; names its layer.
+    """
     count = scales.count + 1
     ids = {
         name: torch.from_numpy(np.ascontiguousarray(found.reshape(-1))) % count
@@ -50,6 +57,13 @@ def channel_ranges(network: QuantizedNetwork, batches: Sequence[InputBatch], sca
     samples = 0
 
     def look(name: str, values: Tensor) -> None:
+        if not bool(torch.isfinite(values).all()):
+            raise QuantizationError(
+                "the layer's channels cannot be equalized",
+                where=str(network.layer(name).source) or name,
+                seen="values that are not finite in its output, on held-back batches",
+                remedy="look at the float network: predict --stage float must give finite outputs on these images",
+            )
         magnitude = values.abs().amax(dim=0).reshape(-1).cpu()
         square = values.double().square().sum(dim=0).reshape(-1).cpu()
         absmax[name].scatter_reduce_(0, ids[name], magnitude.float(), "amax")

@@ -7,13 +7,14 @@
     after_calibration(network, batches)   scales are known; ``batches`` were held back from the observers
 
 A pass changes the network in place, and everything that it changes must be in the network's ``state_dict``: the
-calibration checkpoint is all that later stages read. What it did is logged in a line, and kept as plain values in
-``network.repairs`` for reports.
+calibration checkpoint is all that later stages read. What it did is kept in ``network.repairs``: a line that the
+calibrator says, and plain values for reports.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from carkp_core.errors import ConfigError
 from carkp_core.quant.network import QuantizedNetwork
+
+log = logging.getLogger(__name__)
 
 #: What the network was called with for one batch: a tensor [N, ...] for each of its ``inputs``, in their order.
 InputBatch = tuple[Tensor, ...]
@@ -39,9 +42,10 @@ class Repair(Protocol):
         """Change what the scales have fixed."""
 
 
-def note(network: QuantizedNetwork, repair: Repair, report: dict[str, Any]) -> None:
-    """Keep what a pass did, as plain values, beside the pass's name."""
-    network.repairs.append({"repair": type(repair).__name__, **report})
+def note(network: QuantizedNetwork, repair: Repair, summary: str, report: dict[str, Any]) -> None:
+    """Keep what a pass did: its name, a line for people, and plain values."""
+    log.info("%s: %s", type(repair).__name__, summary)
+    network.repairs.append({"repair": type(repair).__name__, "summary": summary, **report})
 
 
 def first_image(batches: Sequence[InputBatch]) -> InputBatch:

@@ -25,6 +25,9 @@ from carkp_core.quant.network import QuantizedNetwork, Step
 from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE, portions
 from carkp_core.quant.repair.repair import InputBatch
 
+#: What no noise at all counts as.
+MOST_DB = 300.0
+
 #: For ``float_reference``; an entry goes with its network.
 _REFERENCES: weakref.WeakKeyDictionary[QuantizedNetwork, QuantizedNetwork] = weakref.WeakKeyDictionary()
 
@@ -123,10 +126,10 @@ def output_sqnr_db(network: QuantizedNetwork, batches: Sequence[InputBatch], ref
 
 
 def decibels(signal: float, noise: float) -> float:
-    """``10 log10(signal / noise)``; infinite without noise."""
+    """``10 log10(signal / noise)``, within +-MOST_DB: reports hold plain numbers."""
     if noise <= 0.0:
-        return math.inf
-    return 10.0 * math.log10(max(signal, 1e-300) / noise)
+        return MOST_DB
+    return max(-MOST_DB, min(MOST_DB, 10.0 * math.log10(max(signal, 1e-300) / noise)))
 
 
 def _quantized(network: QuantizedNetwork, name: str, image: Tensor) -> QTensor:
