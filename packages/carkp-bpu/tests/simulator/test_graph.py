@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import tracemalloc
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -162,6 +166,65 @@ def test_results_are_the_callers_own():
     kept = first.copy()
     executor(batch(graph, 1, seed=9))
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("dtype", RANGES)
+@pytest.mark.parametrize("options", [{"vectors": None}, {"vectors": False}, {"vectors": False, "int8_multiply": False}])
+def test_nothing_is_allocated_but_the_results(dtype, options):
+    for step in STEPS:
+        builder = Builder(3, (1, 8, 24, 24), dtype)
+        getattr(builder, step)()
+        executor = simulate(builder.graph(), 1, **options)
+        if executor.reference_nodes:
+            continue
+        inputs = batch(builder.graph(), 8)
+        executor(inputs)
+        tracemalloc.start()
+        results = executor(inputs)
+        _, most_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most_bytes - sum(value.nbytes for value in results.values()) < 10_000, step
+
+
+def test_threads_allocate_nothing_either():
+    graph = small_network(12)
+    executor = simulate(graph, 2)
+    inputs = batch(graph, 40)
+    for _ in range(5):
+        executor(inputs)
+    most_bytes = []
+    for _ in range(5):  # a thread may meet its first slice late
+        tracemalloc.start()
+        results = executor(inputs)
+        most_bytes.append(tracemalloc.get_traced_memory()[1] - sum(value.nbytes for value in results.values()))
+        tracemalloc.stop()
+    assert min(most_bytes) < 20_000
+
+
+GENERIC = """
+import sys, warnings
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from random_graphs import batch, small_network
+from carkp_bpu.simulator.graph import simulate
+from carkp_bpu.simulator.packing import has_instructions
+from carkp_core.ir.reference import execute
+assert not has_instructions()
+graph = small_network(12)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        found = simulate(graph, 1)(batch(graph, 2))
+assert len([w for w in said if "no AVX-512 VNNI" in str(w.message)]) == 1, said
+np.testing.assert_array_equal(found[graph.outputs[0]], execute(graph, batch(graph, 2))[graph.outputs[0]])
+"""
+
+
+def test_a_cpu_without_vector_instructions_gives_the_same_integers(tmp_path):
+    """numba compiles for a CPU of the first 64-bit kind, which this one can be too."""
+    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", GENERIC, str(Path(__file__).parent)]
+    subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=300)
 
 
 def test_int32_results_equal_the_reference():

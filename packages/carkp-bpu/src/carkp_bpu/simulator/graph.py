@@ -23,7 +23,6 @@ import numpy.typing as npt
 import torch
 from attrs import asdict, evolve, frozen
 
-from carkp_bpu.simulator.gemm import exact_int8
 from carkp_bpu.simulator.lowering import Kernel, lower
 from carkp_bpu.simulator.lowering.base import Bind, Request, Run, Scratch, logical, stored, stored_shape
 from carkp_bpu.simulator.lowering.conv import Convolution
@@ -76,8 +75,7 @@ def simulate(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     on_vectors = vector_kernels_run() if vectors is None else vectors
-    multiply = exact_int8() if int8_multiply is None else int8_multiply
-    routes = Routes(multiply, on_vectors)
+    routes = Routes(int8_multiply, on_vectors)
     return GraphExecutor(graph, threads or torch.get_num_threads(), routes, kernels or {})
 
 
@@ -85,7 +83,8 @@ def simulate(
 class Routes:
     """What an executor may use of the machine."""
 
-    int8_multiply: bool
+    #: None: if it passes its self-test, once a layer needs it.
+    int8_multiply: bool | None
     vectors: bool
 
 

@@ -160,12 +160,13 @@ def test_the_self_test_passes_here():
     assert all(fused_conv._self_test(a, w) for a in (-128, 127) for w in (-127, 127))
 
 
-def test_a_failing_self_test_is_said_once(monkeypatch):
-    monkeypatch.setattr(fused_conv.packing, "has_instructions", lambda: True)
+@pytest.mark.parametrize(("instructions", "reason"), [(True, "miscount"), (False, "no AVX-512 VNNI")])
+def test_a_machine_without_vector_kernels_is_told_once(monkeypatch, instructions, reason):
+    monkeypatch.setattr(fused_conv.packing, "has_instructions", lambda: instructions)
     monkeypatch.setattr(fused_conv, "_self_test", lambda activation, weight: activation > 0)
     fused_conv.vector_kernels_run.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="exact but slower"):
+        with pytest.warns(UserWarning, match=f"{reason}.*exact but slower"):
             assert not fused_conv.vector_kernels_run()
         with warnings.catch_warnings():
             warnings.simplefilter("error")

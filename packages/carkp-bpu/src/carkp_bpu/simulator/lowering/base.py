@@ -55,8 +55,8 @@ class Request:
 
     node: Node
     inputs: tuple[TensorType, ...]
-    #: Whether the machine's int8 matrix multiply may be used.
-    exact_int8: bool = True
+    #: Whether the machine's int8 matrix multiply may be used; None: if it passes its self-test, once it is needed.
+    int8_multiply: bool | None = None
     #: Whether the vector kernels may be used.
     vectors: bool = False
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from carkp_bpu.simulator.gemm import Factor, later, prepare
+from carkp_bpu.simulator.gemm import Factor, exact_int8, later, prepare
 from carkp_bpu.simulator.kernels import depthwise, gather, requantize
 from carkp_bpu.simulator.lowering import fused_conv
 from carkp_bpu.simulator.lowering.base import Array, Bind, Request, Rescale, Run, Scratch
@@ -45,7 +45,8 @@ class Product:
     @classmethod
     def of(cls, part: Part, request: Request, fraction_bits: int) -> Product:
         """Choose the route, and add to the bias what it asks for."""
-        factor = prepare(part.matrix, request.inputs[0].dtype, request.exact_int8)
+        exact = exact_int8() if request.int8_multiply is None else request.int8_multiply
+        factor = prepare(part.matrix, request.inputs[0].dtype, exact)
         multiplier, shift, bias = part.rescale
         return cls(part, factor, Rescale.of(multiplier, shift, bias.astype(np.int64) + factor.extra, fraction_bits))
 

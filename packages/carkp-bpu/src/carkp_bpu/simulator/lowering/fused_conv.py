@@ -178,14 +178,15 @@ def lower_depthwise(weight: Array, rescale: Rescale, window: Window, clamp: tupl
 
 @functools.cache
 def vector_kernels_run() -> bool:
-    """Whether this machine runs the vector kernels and they pass their self-test; a failure is warned of once."""
+    """Whether this machine runs the vector kernels and they pass their self-test; if not, it is said once."""
+    problem = ""
     if not packing.has_instructions():
-        return False
-    exact = all(_self_test(*values) for values in ((-128, -128), (-128, 127), (127, 127), (127, -128)))
-    if not exact:
-        message = "the vector kernels miscount on this machine: simulating with matrix multiplies, exact but slower"
-        warnings.warn(message, stacklevel=2)
-    return exact
+        problem = "this CPU has no AVX-512 VNNI"
+    elif not all(_self_test(*values) for values in ((-128, -128), (-128, 127), (127, 127), (127, -128))):
+        problem = "the vector kernels miscount on this machine"
+    if problem:
+        warnings.warn(f"{problem}: simulating with matrix multiplies, exact but slower", stacklevel=2)
+    return not problem
 
 
 #: Channels of the self-test, which meet every width of block and tile, and its products in a sum.
