@@ -43,8 +43,11 @@ def test_an_observer_that_chose_names_its_choice_and_what_it_had_to_choose_from(
 
 def test_repairs_are_named() -> None:
     network = healthy()
-    network.repairs = [{"repair": "CrossLayerEqualization", "by": "ranges"}, {"repair": "BiasCorrection"}]
-    assert of(network).repairs == ("CrossLayerEqualization", "BiasCorrection")
+    rounded = {"repair": "AdaRound", "layers": {"head": {"changed_weights": 3}}}
+    network.repairs = [{"repair": "CrossLayerEqualization", "by": "ranges"}, rounded]
+    found = of(network).layers
+    assert found["head"].repairs == ("CrossLayerEqualization", "AdaRound")
+    assert found["stem"].repairs == ("CrossLayerEqualization",), "its weights were not among those that learned"
 
 
 def test_a_layer_knows_what_it_reads_even_behind_moves() -> None:

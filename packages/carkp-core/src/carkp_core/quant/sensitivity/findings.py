@@ -58,7 +58,7 @@ class LayerFindings:
     threshold: float
     observer: str
     offers: tuple[Offer, ...]
-    #: The repair passes that the network went through.
+    #: The repair passes that it went through.
     repairs: tuple[str, ...]
     elements: int
     low: float
@@ -164,7 +164,7 @@ def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = 
         alone, without = compute(sums.only.states), compute(sums.without.states)
         layers.append(
             attrs.evolve(
-                _layer(outline.layers[name], sums, total.layers.get(outline.layers[name].reads), outline.repairs),
+                _layer(outline.layers[name], sums, total.layers.get(outline.layers[name].reads)),
                 index=index,
                 network_alone_db=_decibels(1.0, noises[name]),
                 network_without_db=_decibels(1.0, _network_noise(total, sums.without)),
@@ -198,7 +198,7 @@ def _loss_error(batches: Sequence[BatchSums], name: str, metric: str, compute: C
     return float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
 
 
-def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None, repairs: tuple[str, ...]) -> LayerFindings:
+def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None) -> LayerFindings:
     """What its own tensor and the one that it reads say; the network's answers are filled in by the caller."""
     lowest, highest = INT_RANGE[outline.dtype]
     lo, hi = outline.bounds.limits(outline.scale, outline.dtype)
@@ -216,7 +216,7 @@ def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None, repai
         threshold=outline.scale * highest,
         observer=outline.observer,
         offers=outline.offers,
-        repairs=repairs,
+        repairs=outline.repairs,
         elements=sums.elements,
         low=sums.low,
         high=sums.high,
