@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from carkp_core.ir.graph import Graph, GraphInput, Node, TensorType
 from carkp_core.ir.operators import MaxPool
 from carkp_core.quant.converters import Float2Calibration
 from carkp_core.quant.network import QuantizedNetwork
-from carkp_core.quant.observers import MinMax
+from carkp_core.quant.observers import MinMax, Mix
 from carkp_core.quant.repair.repair import InputBatch
 from carkp_core.train.calibrator import Calibrator
 from carkp_core.train.callbacks.validation import Validation
@@ -144,6 +145,32 @@ def test_data_too_small_to_hold_any_back_serves_for_both(tmp_path: Path) -> None
     witness = Witness()
     calibrator(tmp_path, data_loader=spot_loader(3, 3), num_steps=2, repairs=[witness]).fit()
     assert [tuple(image.shape) for (image,) in witness.batches] == [(3, 1, 8, 8)]
+
+
+def test_mix_chooses_on_held_back_batches_and_writes_down_every_candidate(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def mixed(model: Any) -> Any:
+        model = quantized(model)
+        model.network.default_observer = Mix
+        return model
+
+    trainer = calibrator(tmp_path, data_loader=spot_loader(40, 4), model_convert_pipeline=mixed)
+    trainer.fit()
+    said = capfd.readouterr().err
+    path = tmp_path / "runs" / "calibration-0" / "observers.json"
+    assert f"(all candidates: {path})" in said
+    written = json.loads(path.read_text())
+    kept = read_checkpoint(trainer.context.checkpoint("calibration"))["model"]["network._extra_state"]
+    assert {name: {"where": written[name]["where"], **record} for name, record in kept["observer_choices"].items()} == (
+        written
+    )
+    chosen = [record["choice"] for record in written.values() if record.get("errors")]
+    assert len(chosen) >= 2
+    for choice in set(chosen):
+        assert f"{choice} {chosen.count(choice)}" in said
+    for record in written.values():
+        assert set(record["errors"]) <= set(record["thresholds"])
 
 
 @pytest.mark.parametrize("held_back", [-1, 0.5])

@@ -68,6 +68,14 @@ def test_any_float_type_is_observed(name: str, dtype: torch.dtype) -> None:
     assert 0.4 < observer.threshold(127) <= 1.0
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("name", set(OBSERVERS) - {"fixed_scale"})
+def test_whole_numbers_and_masks_are_observed(name: str, dtype: torch.dtype) -> None:
+    observer = OBSERVERS[name]()
+    observer.update((torch.arange(100) % 2).to(dtype))
+    assert observer.threshold(127) == pytest.approx(1.0, rel=0.05)
+
+
 def dense_and_not() -> list[Tensor]:
     x = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     return [x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2], x[:1, :1].expand(2, 3, 4, 5), x[0, 0, 0]]

@@ -77,7 +77,7 @@ class HistogramObserver(Observer):
         self.histogram = Histogram()
 
     def collect(self, flat: Tensor, absmax: float) -> None:
-        self.histogram.add(sampled(flat, self.batches).abs().float(), absmax)
+        self.histogram.add(sampled(flat, self.batches).float().abs(), absmax)
 
 
 def sampled(flat: Tensor, batch: int) -> Tensor:
