@@ -11,12 +11,14 @@ import pytest
 
 from carkp_bpu.compiler.bound import lower_bound
 from carkp_bpu.compiler.compile import compile_graph
-from carkp_bpu.compiler.options import options_digest
+from carkp_bpu.compiler.options import OPT_LEVELS, options_digest
 from carkp_bpu.compiler.samples import NetworkBuilder, efficientnet_keypoints
 from carkp_bpu.hbm import isa
 from carkp_bpu.march import MARCHES, find_march
+from carkp_bpu.perf.timeline import timeline
 from carkp_core.backend import CompileOptions
 from carkp_core.errors import BackendError
+from carkp_core.ir import operators as ops
 from carkp_core.ir.verify import verify
 
 OPTIONS = CompileOptions(march="bayes", name="net", hbm="net.hbm", out_dir=".")
@@ -56,9 +58,60 @@ def test_less_memory_and_lower_levels_move_more(network):
     assert naive.resident_tensors == 0
 
 
+def residual_network():
+    """As a ResNet begins: wide maps, then residual blocks with a stride between them."""
+    net = NetworkBuilder((1, 3, 64, 64))
+    net.conv(32, 7, 2)
+    net.add(ops.MaxPool((3, 3), (2, 2), (1, 1, 1, 1)))
+    for filters, stride in ((32, 1), (64, 2)):
+        begin = net.last
+        short = begin if stride == 1 else net.conv(filters, 1, stride, lo=-128)
+        net.conv(filters, 3, stride, source=begin)
+        net.conv(filters, 3, residual=short)
+    return net.graph()
+
+
+def plain_network():
+    """As a VGG begins: pairs of convolutions, and pools."""
+    net = NetworkBuilder((1, 3, 64, 64))
+    for filters in (16, 32, 64):
+        net.conv(filters, 3)
+        net.conv(filters, 3)
+        net.add(ops.MaxPool((2, 2), (2, 2), (0, 0, 0, 0)))
+    return net.graph()
+
+
+@pytest.mark.parametrize(
+    ("build", "sram_bytes"),
+    [
+        (lambda: efficientnet_keypoints(128), 512 << 10),
+        (lambda: efficientnet_keypoints(64), 64 << 10),
+        (residual_network, 128 << 10),
+        (residual_network, 32 << 10),
+        (plain_network, 160 << 10),
+        (plain_network, 48 << 10),
+    ],
+)
+def test_each_level_moves_less_and_takes_less_time(build, sram_bytes):
+    graph = build()
+    made = [compiled(graph, opt=opt, sram_bytes=sram_bytes) for opt in OPT_LEVELS]
+    moved = [one.stats.ddr_bytes for one in made]
+    cycles = [timeline(one.program, find_march("bayes")).cycles for one in made]
+    assert moved == sorted(moved, reverse=True)
+    assert cycles == sorted(cycles, reverse=True)
+    assert moved[0] > 1.1 * moved[1]
+    assert cycles[0] > 1.2 * cycles[2]
+
+
+@pytest.mark.parametrize(("sram_bytes", "most"), [(128 << 10, 1.08), (256 << 10, 1.01), (512 << 10, 1.004)])
+def test_cascades_keep_the_shipped_network_near_the_least(network, sram_bytes, most):
+    stats = compiled(network, sram_bytes=sram_bytes).stats
+    assert stats.ddr_bytes <= most * stats.ddr_bytes_lower_bound
+
+
 @pytest.mark.parametrize("march", [march.name for march in MARCHES])
-def test_every_march_compiles_to_its_own_memory(network, march):
-    made = compiled(network, march=march)
+def test_every_march_compiles_to_its_own_memory(march):
+    made = compiled(efficientnet_keypoints(64), march=march)
     assert made.program.march == march
     assert made.stats.sram_peak_bytes <= made.stats.sram_bytes == find_march(march).sram_bytes
 

@@ -72,3 +72,12 @@ def test_sums_that_could_leave_int32_are_refused():
     with pytest.raises(BackendError, match="output channel 0 can leave int32") as caught:
         group(net.graph())
     assert "net.conv2d0" in str(caught.value.where)
+
+
+@pytest.mark.parametrize(("axis", "moves"), [(1, 0), (2, 0), (3, 3), (4, 0)])
+def test_a_concat_inside_the_rows_is_brought_to_their_front_and_back(axis, moves):
+    net = NetworkBuilder((1, 3, 4, 5, 6))
+    net.concat(axis, "img", "img")
+    model = group(net.graph())
+    assert sum(isinstance(layer.lowering, Movement) for layer in model.layers) == moves
+    assert model.maps[net.last].shape == net.shape()

@@ -23,7 +23,6 @@ from carkp_bpu.compiler.schedule import add_waits
 from carkp_bpu.compiler.search import search
 from carkp_bpu.march import find_march
 from carkp_core.ir import operators as ops
-from carkp_core.ir.text import format_graph
 
 GOLDENS = Path(__file__).with_name("goldens")
 MARCH = find_march("bayes")
@@ -54,9 +53,13 @@ def emitted(model, placement, machine):
     return made, len(section) + homes.frame_bytes
 
 
+def nodes_text(graph):
+    return "".join(f"{n.name}: {n.type.shape} = {n.op.kind}({', '.join(n.inputs)})\n" for n in graph.nodes)
+
+
 def group_pass():
     graph = network()
-    return format_graph(graph), layers_text(group(graph))
+    return nodes_text(graph), layers_text(group(graph))
 
 
 def reside_pass():
@@ -78,7 +81,7 @@ def prefetch_pass():
     machine = target(8 << 10, "O1")
     placement = reside(model, machine, Menus(model, machine))
     ahead = prefetch(placement, machine.sram_bytes)
-    return tuple(buffers_text(p.buffers, dict(p.sram.offsets)) for p in (placement, ahead))
+    return tuple(buffers_text(p.buffers) for p in (placement, ahead))
 
 
 def emit_pass():

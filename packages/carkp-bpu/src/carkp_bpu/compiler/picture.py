@@ -8,6 +8,7 @@ from carkp_bpu.compiler.allocate import Buffer
 from carkp_bpu.compiler.group import Model
 from carkp_bpu.compiler.maps import MapBuffer, TensorMap
 from carkp_bpu.compiler.placement import Cascade, Placement, Tiled
+from carkp_bpu.compiler.rows import IntArray
 from carkp_bpu.hbm import isa
 from carkp_bpu.hbm.debug import DebugTable
 
@@ -30,13 +31,9 @@ def segments_text(model: Model, placement: Placement) -> str:
     return _text([*lines, f"on chip: {', '.join(sorted(placement.resident)) or 'nothing'}"])
 
 
-def buffers_text(buffers: Sequence[Buffer], offsets: dict[str, int]) -> str:
-    """One line a buffer: where it lies, and from which layer to which."""
-    ordered = sorted(buffers, key=lambda b: (b.first, offsets[b.name]))
-    return _text(
-        f"{offsets[b.name]:#07x}..{offsets[b.name] + b.size:#07x}  layers {b.first}..{b.last}  {b.name}"
-        for b in ordered
-    )
+def buffers_text(buffers: Sequence[Buffer]) -> str:
+    """One line a buffer: from which layer to which it lives, and its bytes."""
+    return _text(f"layers {b.first}..{b.last}  {b.size:6} bytes  {b.name}" for b in buffers)
 
 
 def instructions_text(instructions: Sequence[isa.Instruction], debug: DebugTable) -> str:
@@ -73,22 +70,24 @@ def _tiled(model: Model, segment: Tiled) -> Iterator[str]:
 
 def _cascade(model: Model, segment: Cascade) -> Iterator[str]:
     shape = segment.shape
-    yield f"layers {shape.first}..{shape.last}: cascade, {shape.steps} steps of {shape.stripe} rows"
+    high = f"{shape.stripe} row{'s' * (shape.stripe > 1)}"
+    yield f"layers {shape.first}..{shape.last}: cascade, {shape.steps} steps of {high}"
     for name, buffer in segment.inputs.items():
         yield f"    {name} through DDR, {_slots(buffer)}: rows {_rows(shape.taken[name].done)}"
     for index in range(shape.first, shape.last + 1):
         name = model.layers[index].output
         held = _slots(segment.rings[name]) if name in segment.rings else "on chip"
-        yield f"    {name}: {held}, {segment.parameter_bytes[index]} bytes of parameters: rows {_rows(shape.made[name].done)}"
+        block = f"{segment.parameter_bytes[index]} bytes of parameters"
+        yield f"    {name}: {held}, {block}: rows {_rows(shape.made[name].done)}"
 
 
 def _slots(buffer: MapBuffer) -> str:
     return f"{buffer.rows} row{'s' * (buffer.rows > 1)}"
 
 
-def _rows(done: Sequence[int]) -> str:
+def _rows(done: IntArray) -> str:
     """The rows that are done after each step."""
-    return " ".join(str(int(row)) for row in done)
+    return " ".join(str(row) for row in done.tolist())
 
 
 def _size(tensor: TensorMap) -> str:
