@@ -332,6 +332,88 @@ class TransformerFree(nn.Module):
         return tokens.transpose(1, 2).reshape(n, c, h, w)
 
 
+class AnySizeVgg(nn.Module):
+    """A head for 3x3 maps behind whatever the image's size leaves: here 4x4, pooled to 3x3 with overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Sequential(conv_bn(3, 8, 3, 2), nn.MaxPool2d(4)), nn.Linear(72, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(self.features(x), (3, 3))
+        smaller = F.adaptive_avg_pool2d(F.max_pool2d(self.features(x), 2), (3, 3))
+        return self.head((pooled + smaller).flatten(1))
+
+
+class ChannelAttention(nn.Module):
+    """A convolution along the channels, as in ECA; a factor on the residual branch, as in networks without norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.body = conv_bn(3, 8, 3, 2), nn.Conv1d(1, 1, 3, padding=1, bias=False), conv_bn(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.body(x)
+        gate = self.conv(y.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid().view(x.shape[0], -1, 1, 1)
+        return F.relu(y * gate.expand_as(y) * 0.2 + x)
+
+
+class BlurPool(nn.Module):
+    """A fixed, reflected low-pass before each stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = conv_bn(3, 8), conv_bn(8, 8)
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("filter", torch.outer(line, line).expand(8, 1, 3, 3).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(self.stem(x), (1, 1, 1, 1), mode="reflect")
+        return self.last(F.conv2d(x, self.filter, stride=2, groups=8))
+
+
+class Nasnet(nn.Module):
+    """The shifted branch of a factorized reduction: padded on one side, cut off on the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.other = conv_bn(3, 8, 3, 2), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        straight = self.one(F.avg_pool2d(x, 1, 2))
+        shifted = self.other(F.avg_pool2d(F.pad(x, (-1, 1, -1, 1)), 1, 2))
+        return torch.cat([straight, shifted], 1)
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions of stride 1 and 2, channels made to pixels, a map of zeros beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 16, 3, 4)
+        self.same, self.up = nn.ConvTranspose2d(16, 16, 3, 1, 1), nn.ConvTranspose2d(4, 4, 4, 2, 1)
+        self.shuffle, self.last = nn.PixelShuffle(2), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(self.shuffle(F.relu(self.same(self.stem(x)))))
+        return self.last(torch.cat([x, torch.zeros_like(x)], 1))
+
+
+class SpaceToDepth(nn.Module):
+    """The stem of TResNet: 4x4 pixels become channels, by a permutation of six dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv_bn(48, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        x = x.view(n, c, h // 4, 4, w // 4, 4).permute(0, 3, 5, 1, 2, 4).contiguous()
+        return self.conv(x.view(n, c * 16, h // 4, w // 4))
+
+
 def resnet() -> nn.Module:
     """Blocks begin as identities: the last batch norm's weight is zero until it is trained."""
     blocks = (ResidualBlock(8, 8), ResidualBlock(8, 16, 2))
@@ -377,4 +459,10 @@ FAMILIES = {
     "cbam": SpatialAttention,
     "mobilefacenet": PReluFace,
     "mixer": TransformerFree,
+    "vgg at another size": AnySizeVgg,
+    "eca": ChannelAttention,
+    "blurpool": BlurPool,
+    "nasnet": Nasnet,
+    "decoder": Decoder,
+    "tresnet": SpaceToDepth,
 }

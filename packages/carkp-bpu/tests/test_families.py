@@ -21,8 +21,11 @@ torch.set_num_threads(1)
 
 #: What bernoulli2's published limits exclude: reshapes that move data, large kernels and windows. All else runs.
 REFUSED = {
-    "bernoulli2": {"shufflenet v1", "shufflenet v2", "sknet", "mixer", "vgg", "cbam", "mobilefacenet"},
-}
+    "bernoulli2": {
+        "shufflenet v1", "shufflenet v2", "sknet", "mixer", "vgg", "vgg at another size", "cbam", "mobilefacenet",
+        "decoder", "tresnet",
+    },
+}  # fmt: skip
 
 
 def graph_of(family: str) -> Graph:

@@ -24,6 +24,7 @@ WITH_A_MARCH = {
     "align-bpu-validation": (),
     "calops": (),
     "predict": ("--stage", "int_infer"),
+    "quant-report": ("--samples", "2"),
 }
 
 
