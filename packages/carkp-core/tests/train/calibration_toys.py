@@ -17,6 +17,7 @@ march = "bayes"
 fault = ""
 count = 20
 observer = "percentile"
+repairs = []
 
 model = dict(type="calibration_toys.Model", fault=fault)
 deploy_inputs = dict(img=torch.zeros(1, 1, 8, 8))
@@ -31,6 +32,7 @@ float_trainer = dict(
 )
 calibration_trainer = dict(
     type="Calibrator", model=model, data_loader=data_loader, batch_processor=still, num_steps=6,
+    repairs=repairs,
     model_convert_pipeline=dict(
         type="ModelConvertPipeline",
         qconfig_params=dict(activation_calibration_observer=observer),
@@ -87,7 +89,7 @@ class Model(nn.Module):
 
 
 class Data(Spots):
-    """Spots; with the fault "NaN pixels" one image of the third batch lacks a pixel, with "size" images are larger."""
+    """Spots; with the fault "NaN pixels" one image lacks a pixel, with "size" images are larger."""
 
     def __init__(self, count: int, fault: str = "") -> None:
         super().__init__(count)
@@ -95,7 +97,8 @@ class Data(Spots):
 
     def replay(self, index: int, epoch: int) -> dict[str, Any]:
         sample = super().replay(index, epoch)
-        if self.fault == "NaN pixels" and index == 13:
+        # Of 20 samples the first 5 are held back, so 13 is in the third batch of those that stay.
+        if index == {"NaN pixels": 13, "NaN pixels held back": 4}.get(self.fault):
             sample["img"][0, 5, 5] = float("nan")
         if self.fault == "size":
             sample["img"] = sample["img"].repeat(2, axis=1).repeat(2, axis=2)
@@ -110,3 +113,11 @@ class Silent:
 
     def __iter__(self) -> Any:
         return iter(())
+
+
+class Idle:
+    """A repair that does nothing."""
+
+    def before_calibration(self, network: Any, batches: Any) -> None: ...
+
+    def after_calibration(self, network: Any, batches: Any) -> None: ...

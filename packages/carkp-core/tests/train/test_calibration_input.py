@@ -72,10 +72,20 @@ def test_values_that_are_not_finite_name_the_layer_that_made_them(
 def test_a_pixel_that_is_none_names_the_input_and_the_batch(capfd: pytest.CaptureFixture[str]) -> None:
     assert train("calibration", "fault=NaN pixels") == 2
     said = capfd.readouterr().err
-    # 20 samples: the first 5 are held back, so 13 is in the third batch of those that stay.
     assert "error: img: the layer's scale cannot be calibrated" in said
     assert "seen: NaN in the network input, calibration batch 3" in said
     assert "look at the calibration data and its transforms" in said
+
+
+@pytest.mark.parametrize("opt", ["observer=mix", "repairs=[{'type': 'calibration_toys.Idle'}]"])
+def test_held_back_batches_are_looked_at_before_anything_is_fitted_to_them(
+    opt: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train("calibration", "fault=NaN pixels held back", opt) == 2
+    assert "seen: NaN in the network input, held-back batch 2" in capfd.readouterr().err
+    assert train("calibration", "fault=NaN pixels held back") == 0, "nobody reads them"
+    assert train("calibration", "fault=size", opt) == 2
+    assert "the calibration images have another size" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("observer", ["percentile", "moving_average", "mse", "kl", "mix"])

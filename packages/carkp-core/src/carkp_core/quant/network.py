@@ -104,6 +104,8 @@ class QuantizedNetwork(nn.Module):
         self.repairs: list[dict[str, Any]] = []
         #: Layers whose upper clamp a repair pass took off.
         self.unclamped: list[str] = []
+        #: How channels were scaled, pass by pass, so that the float network can be scaled alike: plain values.
+        self.equalizations: list[dict[str, Any]] = []
         self._observers: dict[str, Observer] | None = None
         #: At the inputs whose scale is given: only for what is wrong with them.
         self._watched: dict[str, Observer] = {}
@@ -188,13 +190,16 @@ class QuantizedNetwork(nn.Module):
         self._watched = {name: MinMax() for name in fixed}
 
     @contextmanager
-    def in_float(self) -> Iterator[None]:
-        """Inside the block it is the float network; nothing is observed."""
-        observers, self._observers = self._observers, {}
+    def in_float(self, make: Callable[[], Observer] | None = None) -> Iterator[None]:
+        """Inside the block it is the float network, looked at by nobody, or by observers that go with the block."""
+        before = self._observers, self._watched
+        self._observers, self._watched = {}, {}
         try:
+            if make is not None:
+                self.start_observing(make)
             yield
         finally:
-            self._observers = observers
+            self._observers, self._watched = before
 
     def finish_observing(self, strict: bool = True, batches: Iterable[Sequence[Tensor]] = ()) -> None:
         """Turn what was seen into scales, and keep a record of it in ``observer_choices``.

@@ -16,6 +16,7 @@ from carkp_core.context import Context
 from carkp_core.errors import CarkpError, ConfigError, QuantizationError
 from carkp_core.progress import progress, track
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.observers import MinMax
 from carkp_core.quant.output_error import sliced
 from carkp_core.quant.repair.repair import InputBatch, Repair
 from carkp_core.quant.scales import silent_tensors
@@ -106,7 +107,7 @@ class Calibrator:
         _require_one_process(environment)
         network = _quantized(training.network)
         loader, apart = self._loaders(environment)
-        with evaluating(training.model):
+        with evaluating(training.model), _called_with(network, lambda images: _require_size(network, images)):
             batches = self._inputs(training, network, apart) if self.repairs else []
             for repair in self.repairs:
                 repair.before_calibration(network, batches)
@@ -138,10 +139,7 @@ class Calibrator:
 
     def _observe(self, training: Training, network: QuantizedNetwork, loader: EpochLoader) -> None:
         environment = training.environment
-        with (
-            _called_with(network, lambda images: _require_size(network, images)),
-            progress("calibration", self.num_steps, environment.console) as advance,
-        ):
+        with progress("calibration", self.num_steps, environment.console) as advance:
             for number, batch in enumerate(_cycled(loader, self.num_steps), 1):
                 self.batch_processor.evaluate(training.model, batch)
                 network.require_finite(f"calibration batch {number}")
@@ -151,9 +149,10 @@ class Calibrator:
     def _inputs(self, training: Training, network: QuantizedNetwork, loader: EpochLoader) -> list[InputBatch]:
         """What the network is called with when the model evaluates the batches of a loader, ``held_back`` at most."""
         seen: list[InputBatch] = []
-        with network.in_float(), _called_with(network, seen.append):
-            for batch in itertools.islice(loader.epoch(0), max(self.held_back, 1)):
+        with network.in_float(MinMax), _called_with(network, seen.append):
+            for number, batch in enumerate(itertools.islice(loader.epoch(0), max(self.held_back, 1)), 1):
                 self.batch_processor.evaluate(training.model, batch)
+                network.require_finite(f"held-back batch {number}")
                 training.environment.stop_if_asked()
         return seen
 
