@@ -25,6 +25,22 @@ class TrafficBound:
     constant_bytes: int
 
     @property
+    def components(self) -> dict[str, int]:
+        """What the sum is made of, by name; what a network has none of is left out."""
+        channels = self.channel_bytes // 9
+        parts = {
+            "input": self.input_bytes,
+            "output": self.output_bytes,
+            "weights": self.weight_bytes,
+            "biases": 4 * channels,
+            "multipliers": 4 * channels,
+            "shifts": channels,
+            "tables": self.table_bytes,
+            "constants": self.constant_bytes,
+        }
+        return {name: size for name, size in parts.items() if size}
+
+    @property
     def total(self) -> int:
         """The sum."""
         tensors = self.input_bytes + self.output_bytes + self.constant_bytes
