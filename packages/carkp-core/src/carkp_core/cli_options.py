@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +32,8 @@ class PicturePath(click.Path):
         super().__init__(dir_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if Path(path).suffix.lower() not in PICTURE_SUFFIXES:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
             self.fail(f"{str(path)!r} has no ending of a picture: {', '.join(PICTURE_SUFFIXES)}", param, ctx)
         return path
 
@@ -52,7 +53,7 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=None,
-    help="Threads of the simulator and of torch, and most worker processes that load; by default as many as torch uses.",
+    help="Threads of simulator and torch, and most processes that load data; by default as many as torch uses.",
 )
 
 

@@ -6,6 +6,7 @@ stands for objects, accepts everything; a whole number and a fraction are both n
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections import abc
@@ -22,9 +23,8 @@ _MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 
 def argument_hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     """Evaluated annotations of a callable's arguments; nothing where they cannot be evaluated."""
-    function = target.__init__ if isinstance(target, type) else target
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except Exception:  # annotations are foreign code: names that exist for type checkers only, any expression
         return {}
 
