@@ -90,8 +90,17 @@ def _mul(w: QdqWriter, node: Node, op: ops.Mul) -> str:
     return w.builder.node("Mul", [w.floats(tensor) for tensor in node.inputs], f"{node.name}.mul")
 
 
-def _rescale(w: QdqWriter, node: Node, op: Any) -> str:
+def _same_value(w: QdqWriter, node: Node, op: Any) -> str:
     return w.floats(node.inputs[0])
+
+
+def _rescale(w: QdqWriter, node: Node, op: ops.Rescale) -> str:
+    """The value times what the integers and the scales make of it: 1 for a mere change of steps."""
+    factor = math.ldexp(op.multiplier, -op.shift) * node.type.scale / w.types[node.inputs[0]].scale
+    value = w.floats(node.inputs[0])
+    if math.isclose(factor, 1.0, rel_tol=2.0**-22):
+        return value
+    return w.builder.node("Mul", [value, w.builder.constant(factor, f"{node.name}.factor")], f"{node.name}.mul")
 
 
 def _concat(w: QdqWriter, node: Node, op: ops.Concat) -> str:
@@ -236,7 +245,7 @@ WRITERS: dict[type, Callable[[QdqWriter, Node, Any], str]] = {
     ops.Add: _add,
     ops.Mul: _mul,
     ops.Rescale: _rescale,
-    ops.Clamp: _rescale,
+    ops.Clamp: _same_value,
     ops.Concat: _concat,
     ops.Slice: _slice,
     ops.Pad: _pad,
