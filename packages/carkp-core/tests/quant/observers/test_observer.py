@@ -76,6 +76,17 @@ def test_whole_numbers_and_masks_are_observed(name: str, dtype: torch.dtype) -> 
     assert observer.threshold(127) == pytest.approx(1.0, rel=0.05)
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-20, 1e20, 3e38])
+@pytest.mark.parametrize("name", set(OBSERVERS) - {"fixed_scale"})
+def test_the_smallest_and_the_greatest_floats_have_thresholds(name: str, size: float) -> None:
+    observer = OBSERVERS[name]()
+    for _ in range(2):
+        observer.update(torch.linspace(-1, 1, 1001) * size)
+    assert observer.defect == ""
+    for threshold in observer.candidates(127).values():
+        assert 0.9 * observer.absmax <= threshold <= observer.absmax
+
+
 def dense_and_not() -> list[Tensor]:
     x = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     return [x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2], x[:1, :1].expand(2, 3, 4, 5), x[0, 0, 0]]

@@ -20,6 +20,8 @@ BINS = 8192
 SAMPLE = 1 << 16
 #: Bins in float32, short of the last one's end by less than any bin's width.
 _REACH = BINS * (1.0 - 2.0**-20)
+#: A limit whose inverse is still a float32; scales end at 2**-60, so nothing below it matters.
+_LEAST_LIMIT = 2.0**-100
 
 
 class Histogram:
@@ -62,7 +64,7 @@ class Histogram:
 
     def _reach(self, absmax: float) -> None:
         if self.limit == 0.0:
-            self.limit = absmax
+            self.limit = max(absmax, _LEAST_LIMIT)
         while absmax > self.limit:
             self.limit *= 2.0
             self.counts[: BINS // 2] = self.counts.reshape(-1, 2).sum(axis=1)
