@@ -68,7 +68,7 @@ def test_transposed_convolutions_are_exported(kernel: int) -> None:
     torch.manual_seed(kernel)
     net = nn.Sequential(
         nn.ConvTranspose2d(8, 6, kernel, 2, min(kernel // 2, 3), output_padding=1), nn.ReLU(),
-        nn.ConvTranspose2d(6, 4, kernel, groups=2, bias=False),
+        nn.ConvTranspose2d(6, 4, kernel, 2, groups=2, bias=False),
     )  # fmt: skip
     graph, inputs = converted(net, torch.randn(2, 8, 5, 6), "int8")
     layers = check_layers(graph, inputs)
