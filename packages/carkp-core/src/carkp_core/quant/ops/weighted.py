@@ -188,8 +188,9 @@ class Weighted(Layer):
             notes.append(f"{len(c.dead)} dead channel(s), only their bias remains: {_some(c.dead)}")
         if c.raised:
             notes.append(f"{len(c.raised)} channel(s) with a raised weight scale, so fewer steps: {_some(c.raised)}")
-        if c.scale_y > float(self.scale) > 0:
-            notes.append(f"output scale raised from {float(self.scale):.4g} to {c.scale_y:.4g}")
+        wanted = float(self.scale.detach())
+        if c.scale_y > wanted > 0:
+            notes.append(f"output scale raised from {wanted:.4g} to {c.scale_y:.4g}")
         return notes
 
 

@@ -110,5 +110,5 @@ def _observer(record: Mapping[str, Any], otherwise: str, layer: Layer) -> str:
     name = str(record.get("observer", otherwise))
     choice = record.get("choice", name)
     said = name if choice == name else f"{name}: {choice}"
-    moved = "scale" in record and not math.isclose(float(layer.scale), record["scale"], rel_tol=1e-3)
+    moved = "scale" in record and not math.isclose(float(layer.scale.detach()), record["scale"], rel_tol=1e-3)
     return f"{said}, changed since" if moved else said
