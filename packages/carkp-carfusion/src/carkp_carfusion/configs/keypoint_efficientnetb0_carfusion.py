@@ -151,6 +151,10 @@ calibration_data_loader["dataset"]["transforms"] = val_data_loader["dataset"]["t
 calibration_batch_processor = copy.deepcopy(val_batch_processor)
 calibration_step = 100
 
+# Channels of very different range share their steps before ranges are observed, and means are put right afterwards.
+# docs/quantization.md has the others: AdaRound, Int16, AutoInt16.
+repairs = [dict(type="CrossLayerEqualization"), dict(type="BiasCorrection")]
+
 calibration_trainer = dict(
     type="Calibrator",
     model=model,
@@ -169,6 +173,7 @@ calibration_trainer = dict(
     data_loader=calibration_data_loader,
     batch_processor=calibration_batch_processor,
     num_steps=calibration_step,
+    repairs=repairs,
     device=None,
     callbacks=[stat_callback, val_callback, ckpt_callback],
     val_metrics=val_metrics,

@@ -38,7 +38,9 @@ from carkp_core.quant.converters import deployed
 from carkp_core.quant.integer_network import ReferenceExecutor
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.prepare import prepare
+from carkp_core.quant.repair.equalize import equalize_alike
 from carkp_core.session import Session
+from carkp_core.train.checkpoint import read_checkpoint
 
 Kind = Literal["float", "integer", "onnx"]
 Array = npt.NDArray[Any]
@@ -83,13 +85,28 @@ def float_side(session: Session) -> Side:
     context = session.context
     network = prepare(deployed(model), session.deploy_inputs(), context=context, input_scales=context.input_scales)
     network.eval()
+    notes = _scaled_as_calibrated(network, session)
 
     def walk(images: Images) -> dict[str, Array]:
         with torch.inference_mode():
             values = network.float_values(images, keep=True)
         return {name: value.numpy() for name, value in values.items()}
 
-    return Side("float", "float", _layers_of(network), tuple(network.inputs), walk)
+    return Side("float", "float", _layers_of(network), tuple(network.inputs), walk, notes=notes)
+
+
+def _scaled_as_calibrated(network: QuantizedNetwork, session: Session) -> tuple[str, ...]:
+    """Scale the float network's channels as equalization did before calibration: it computes the same, comparably."""
+    path = session.context.checkpoint("calibration")
+    if not path.is_file():
+        return ()
+    state = read_checkpoint(path)["model"]
+    found = [value for name, value in state.items() if name.endswith("_extra_state") and isinstance(value, dict)]
+    done = [entry for value in found for entry in value.get("equalizations", ())]
+    if not done:
+        return ()
+    equalize_alike(network, done, tuple(image[:1] for image in session.deploy_inputs().values()))
+    return ("the float network's channels are scaled as cross-layer equalization scaled the calibrated one's",)
 
 
 def network_side(session: Session, stage: str) -> Side:

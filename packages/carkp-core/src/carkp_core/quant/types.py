@@ -51,6 +51,7 @@ def chosen_forms(network: QuantizedNetwork) -> dict[str, Any]:
     return {
         "int16": [name for name, dtype in types(network).items() if dtype == "int16"],
         "unclamped": list(network.unclamped),
+        "equalizations": list(network.equalizations),
     }
 
 
@@ -60,6 +61,7 @@ def take_forms(network: QuantizedNetwork, state: Mapping[str, Any]) -> None:
         set_types(network, {name: "int16" if name in state["int16"] else "int8" for name in types(network)})
     for name in state.get("unclamped", ()):
         unclamp(network, name)
+    network.equalizations = list(state.get("equalizations", []))
 
 
 def unclamp(network: QuantizedNetwork, name: str) -> None:

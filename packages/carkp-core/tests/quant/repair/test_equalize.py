@@ -21,10 +21,10 @@ from repair_nets import (
 )
 from torch import nn
 
-from carkp_core.errors import ConfigError
+from carkp_core.errors import ConfigError, QuantizationError
 from carkp_core.quant.convert import convert
 from carkp_core.quant.layer import Bounds
-from carkp_core.quant.repair.equalize import CRITERIA, CrossLayerEqualization
+from carkp_core.quant.repair.equalize import CRITERIA, CrossLayerEqualization, equalize_alike
 
 
 @settings(max_examples=8, deadline=None)
@@ -115,6 +115,22 @@ def test_relu6_stays_unless_nothing_reaches_it() -> None:
     fresh.load_state_dict(calibrate(network, x).state_dict())
     assert torch.equal(fresh(x), network(x))
     assert differing(fresh, convert(network, "net"), x) == {}
+
+
+def test_another_network_of_the_same_layers_is_scaled_alike() -> None:
+    """So that a comparison with the float network holds like tensors against like."""
+    x = images(8)
+    network, other = prepared(lively(Everywhere(), 3)), prepared(lively(Everywhere(), 3))
+    for replace in (False, True):
+        CrossLayerEqualization(replace_relu6=replace).before_calibration(network, [(x,)])
+    fresh = prepared(lively(Everywhere(), 3))
+    fresh.load_state_dict(calibrate(network, x).state_dict())
+    equalize_alike(other, fresh.equalizations, (x[:1],))
+    with torch.no_grad():
+        wanted, got = network.float_values([x], keep=True), other.float_values([x], keep=True)
+    assert all(torch.equal(got[name], value) for name, value in wanted.items())
+    with pytest.raises(QuantizationError, match="with other layers"):
+        equalize_alike(prepared(six()), fresh.equalizations, (x[:1],))
 
 
 def test_weights_are_balanced_as_in_the_paper() -> None:

@@ -37,7 +37,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from carkp_core.errors import ConfigError
+from carkp_core.errors import ConfigError, QuantizationError
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.channel_scales import FIXED, ChannelScales, WeightedScales, channel_scales
@@ -90,6 +90,7 @@ class CrossLayerEqualization:
             factors, groups = balance_weights(model, self.rounds)
         before, after = model.error(np.ones_like(factors)), model.error(factors)
         apply_factors(scales, factors)
+        network.equalizations.append({"unclamped": replaced, "factors": factors.tolist()})
         report = {
             "by": self.by,
             "channels": int((factors[1:-1] != 1.0).sum()),
@@ -230,6 +231,35 @@ def apply_factors(scales: ChannelScales, factors: Floats) -> None:
             _scale_rows(layer, np.broadcast_to(read, (len(made), read.shape[1])))
             for parameter in (layer.bn.weight, layer.bn.bias):
                 parameter.div_(_like(made, parameter))
+
+
+def equalize_alike(network: QuantizedNetwork, equalizations: Sequence[Mapping[str, Any]], image: InputBatch) -> None:
+    """Scale the channels of a float network as those of another one of the same layers were scaled.
+
+    Parameters
+    ----------
+    equalizations:
+        The other one's ``equalizations``.
+    image:
+        One sample of each input, (1, ...).
+
+    Raises
+    ------
+    QuantizationError
+        When the layers are not the same.
+    """
+    for done in equalizations:
+        for name in done["unclamped"]:
+            unclamp(network, name)
+        scales, factors = channel_scales(network, image), np.asarray(done["factors"])
+        if len(factors) != scales.count + 1:
+            raise QuantizationError(
+                "the calibrated network was equalized with other layers",
+                seen=f"factors for {len(factors) - 1} channels",
+                allowed=str(scales.count),
+                remedy="calibrate again: carkp train --stage calibration",
+            )
+        apply_factors(scales, factors)
 
 
 def _scale_rows(layer: Weighted, by: Floats) -> None:
