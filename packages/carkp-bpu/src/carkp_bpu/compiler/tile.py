@@ -28,6 +28,8 @@ _FEW_TILES = 48
 _MANY_TILES = 512
 #: Families of shapes that a layer is cut into as long as it competes with resident tensors.
 _USUAL_FAMILIES = 3
+#: Slices whose parameters may be waited for, where that makes them larger.
+_WAITED_SLICES = 4
 
 
 @frozen
@@ -40,13 +42,18 @@ class Streams:
 
 @frozen
 class TileShape:
-    """Sizes of a tile. ``slices_outer``: all rows of a channel slice first, else all slices of some rows."""
+    """Sizes of a tile.
+
+    ``slices_outer``: all rows of a channel slice first, else all slices of some rows. ``turns``: two slots of
+    parameters take turns, so that a slice's are loaded under the one before; else the next slice waits for them.
+    """
 
     rows: int
     columns: int
     channels: int
     part_rows: int
     slices_outer: bool
+    turns: bool = True
 
 
 @frozen
@@ -165,7 +172,7 @@ def plan_tiles(cuts: Cuts, streams: Streams, shape: TileShape, level: Level) -> 
         buffers.append(buffer)
         columns.append(_loads(own, buffer.rows if buffer else 0, overlap))
     sizes = _parameter_sizes(lowering, tiles)
-    slots, count = _parameter_slots(tiles, sizes, overlap)
+    slots, count = _parameter_slots(tiles, sizes, overlap and shape.turns)
     moved = sum(_dense(region, lowering.inputs[i]) for i, own in enumerate(columns) for region in own if region)
     moved += sum(sizes[tile.region.channels] for tile, (_, load) in zip(tiles, slots, strict=True) if load)
     moved += lowering.output.dense_bytes if streams.output else 0
@@ -216,6 +223,8 @@ def _shapes(
     for r, x, c, part in itertools.product(rows, columns, channels, parts):
         orders = (True, False) if c < out.channels and r * x < out.height * out.width else (True,)
         found += [TileShape(r, x, c, part, order) for order in orders]
+        if len(orders) > 1 and c * _WAITED_SLICES >= out.channels and any(lowering.parameter_sizes((0, c))):
+            found.append(TileShape(r, x, c, part, True, turns=False))
     return [shape for shape in found if _tile_count(lowering, shape) <= _MANY_TILES]
 
 
@@ -312,13 +321,13 @@ def _parameter_sizes(lowering: Lowering, tiles: Sequence[Tile]) -> dict[Span, in
 
 
 def _parameter_slots(
-    tiles: Sequence[Tile], sizes: dict[Span, int], overlap: bool
+    tiles: Sequence[Tile], sizes: dict[Span, int], turns: bool
 ) -> tuple[tuple[tuple[int, bool], ...], int]:
     """Slot of each tile's parameters and whether they have to be loaded; two slots take turns."""
     if not any(sizes.values()):
         return tuple((0, False) for _ in tiles), 0
     order = {channels: index for index, channels in enumerate(sizes)}
-    count = min(2 if overlap else 1, len(sizes))
+    count = min(2 if turns else 1, len(sizes))
     held: dict[int, Span] = {}
     found = []
     for tile in tiles:
@@ -355,7 +364,9 @@ def _price(cuts: Cuts, plan: TilePlan) -> Price:
         price = price + _move_price(counts, lowering.inputs[slot], march).times(times)
     blocks = [tile.region.channels for tile, (_, load) in zip(plan.tiles, plan.slots, strict=True) if load]
     for channels, times in Counter(blocks[1:]).items():
-        price = price + transfer_price(sum(lowering.parameter_sizes(channels)), 1, march).times(times)
+        load = transfer_price(sum(lowering.parameter_sizes(channels)), 1, march).times(times)
+        # With one slot nothing is computed meanwhile.
+        price = price + load + Price(compute=0.0 if plan.shape.turns else load.transfer)
     if blocks:
         price = price + parameter_price(sum(lowering.parameter_sizes(blocks[0])), march)
     return price
