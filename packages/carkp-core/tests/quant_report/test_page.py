@@ -74,6 +74,13 @@ def test_advice_is_listed_with_its_config_and_price(report: QuantReport) -> None
     assert data["layers"][2]["advice"] == [["int16", "too few bits", 0.125]]
 
 
+def test_a_spread_loss_asks_for_training(report: QuantReport) -> None:
+    lossy = attrs.evolve(report.sensitivity, metrics_float={"found": 0.9}, metrics_quantized={"found": 0.8})
+    html = render_page(attrs.evolve(report, sensitivity=lossy))
+    assert "--stage qat" in html
+    assert "+10.00" in html
+
+
 def test_names_are_text_and_never_markup(report: QuantReport) -> None:
     name = '</script><b>"x"&'
     layers = [attrs.evolve(layer, name=name, source=name) for layer in report.sensitivity.layers]

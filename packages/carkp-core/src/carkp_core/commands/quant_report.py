@@ -121,8 +121,9 @@ def summary(found: Sensitivity) -> str:
         before, after = found.metrics_float[found.metric], found.metrics_quantized[found.metric]
         parts.insert(0, f"{found.metric} {before:.4f} in float, {after:.4f} quantized")
     hurting = sum(layer.hurts for layer in found.layers)
-    verdict = f"{hurting} layer{'' if hurting == 1 else 's'} hurt{'s' if hurting == 1 else ''}"
-    return f"{'; '.join(parts)}. {verdict if hurting else 'No layer hurts by itself'}."
+    verdict = "1 layer hurts" if hurting == 1 else f"{hurting} layers hurt" if hurting else "No layer hurts by itself"
+    spread = ": the loss is spread over all of them, so train with --stage qat" if found.spread else ""
+    return f"{'; '.join(parts)}. {verdict}{spread}."
 
 
 def _table(found: Sensitivity, layers: list[LayerFindings]) -> Table:

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from carkp_core.ir.arithmetic import INT_RANGE
+from carkp_core.quant.sensitivity.advice import HURTS_LOSS
 from carkp_core.quant.sensitivity.findings import LayerFindings, Sensitivity
 from carkp_core.quant.sensitivity.histogram import Histogram
 from carkp_core.quant_report.report import QuantReport
@@ -45,6 +46,7 @@ def page_data(report: QuantReport) -> dict[str, Any]:
         "samples": found.samples,
         "metric": found.metric,
         "notes": list(report.notes),
+        "spread": found.spread,
         "cards": _cards(found, ranked),
         "advised": [{"name": layer.name, "advice": layer.advice} for layer in ranked if layer.advice],
         "data": {
@@ -59,7 +61,7 @@ def _cards(found: Sensitivity, ranked: list[LayerFindings]) -> list[dict[str, st
     cards = []
     if found.metric:
         before, after = found.metrics_float[found.metric], found.metrics_quantized[found.metric]
-        tone = "bad" if found.loss > 0.002 else "good"
+        tone = "bad" if found.loss > HURTS_LOSS else "good"
         cards.append(_card(f"{found.metric}, quantized", f"{after:.4f}", f"{before:.4f} in float", tone))
         lost = 100 * found.loss
         cards.append(_card("Lost", f"{lost:+.2f}" if lost else "0", "points of it", tone))

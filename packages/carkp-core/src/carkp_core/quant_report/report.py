@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from attrs import frozen
 
@@ -95,7 +94,7 @@ def report_session(
     source = open_source(session, options.stage)
     with plain_environment(session.context, source.device) as environment:
         _require_one_process(environment)
-        source.network.to(environment.device)
+        _place(source, environment)
         feed = Feed(source, environment, options.samples, options.batch_size)
         trial = Trial(source)
         if source.uncalibrated:
@@ -122,6 +121,13 @@ def report_session(
 def report_dir(session: Session, stage: str) -> Path:
     """Where the files of a report stand unless asked for otherwise."""
     return session.context.ckpt_dir / "quant-report" / stage
+
+
+def _place(source: Source, environment: Environment) -> None:
+    """On the device, with weights laid out as the images will be."""
+    source.network.to(environment.device)
+    if getattr(source.processor, "enable_channels_last", False):
+        source.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _calibrate(source: Source, feed: Feed, trial: Trial, environment: Environment) -> None:
@@ -213,8 +219,3 @@ def _require_one_process(environment: Environment) -> None:
             seen=f"{environment.world.size} processes",
             remedy="run it without torchrun",
         )
-
-
-def with_notes(report: QuantReport, *notes: str) -> QuantReport:
-    """The report with further notes."""
-    return attrs.evolve(report, notes=(*report.notes, *notes))

@@ -128,6 +128,16 @@ def test_layers_that_hurt_are_first() -> None:
     assert rest == sorted(rest, reverse=True)
 
 
+def test_a_loss_that_no_layer_makes_is_spread() -> None:
+    sums, shape = batches(1)
+    found = findings(sums, shape, share)
+    assert not attrs.evolve(found, metrics_float={"m": 0.9}, metrics_quantized={"m": 0.899}).spread
+    lossy = attrs.evolve(found, metrics_float={"m": 0.9}, metrics_quantized={"m": 0.88})
+    assert lossy.spread
+    assert not attrs.evolve(lossy, layers=tuple(attrs.evolve(layer, hurts=True) for layer in lossy.layers)).spread
+    assert not attrs.evolve(found, metrics_float={}, metrics_quantized={}).spread
+
+
 def test_the_json_form_is_plain_and_complete(tmp_path: Any) -> None:
     sums, shape = batches(1)
     found: Sensitivity = findings(sums, shape, share)

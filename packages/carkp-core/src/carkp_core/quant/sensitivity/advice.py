@@ -99,7 +99,7 @@ def equalize(layer: LayerFindings) -> Advice | None:
 def observer(layer: LayerFindings) -> Advice | None:
     """The error comes from the output, and another observer's threshold would round it with 1.5 dB less: take it.
 
-    Not where the scale was chosen among all observers by the error at the network's outputs (``mix``).
+    ``mix`` lets each tensor have its own; not where it was at work already and chose otherwise.
     """
     best = max(layer.candidates, key=lambda candidate: candidate.gain_db, default=None)
     if best is None or not _from_output(layer) or best.gain_db < OBSERVER_GAIN_DB:
@@ -107,7 +107,7 @@ def observer(layer: LayerFindings) -> Advice | None:
     share = 100 * layer.clipping
     what = f"clips {share:.3g} %" if best.threshold > layer.threshold else "spends steps on rare values"
     text = f"its threshold {layer.threshold:.4g} {what}: the observer {best.observer} would take {best.threshold:.4g}"
-    return Advice("observer", text, f'activation_calibration_observer="{best.observer}"', best.gain_db)
+    return Advice("observer", text, 'activation_calibration_observer="mix"', best.gain_db)
 
 
 def adaround(layer: LayerFindings) -> Advice | None:

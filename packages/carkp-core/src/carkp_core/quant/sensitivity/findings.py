@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant.observers import OBSERVERS, Observer
-from carkp_core.quant.sensitivity.advice import Advice, advise, hurts
+from carkp_core.quant.sensitivity.advice import HURTS_LOSS, Advice, advise, hurts
 from carkp_core.quant.sensitivity.balance import imbalance, output_gain_db, weight_gain_db
 from carkp_core.quant.sensitivity.histogram import Histogram
 from carkp_core.quant.sensitivity.measurement import SLOTS, Answer, BatchSums, LayerSums, State
@@ -119,6 +119,11 @@ class Sensitivity:
     def loss(self) -> float:
         """What quantization costs in that metric; NaN without one."""
         return self.metrics_float[self.metric] - self.metrics_quantized[self.metric] if self.metric else math.nan
+
+    @property
+    def spread(self) -> bool:
+        """Whether the metric loses too much although no layer hurts by itself."""
+        return self.loss > HURTS_LOSS and not any(layer.hurts for layer in self.layers)
 
     def ranked(self) -> list[LayerFindings]:
         """Layers, worst first: those that hurt, then by the noise that each alone makes at the outputs."""
