@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from train_toys import Near, SpotModel, make_context, spot_loader
 from carkp_core.quant.integer_network import IntegerNetwork
 from carkp_core.train.environment import plain_environment
 from carkp_core.train.evaluation import Evaluated, evaluate, may_overlap
+from carkp_core.train.interrupts import StoppedError
 from carkp_core.train.loaders import open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 
@@ -66,6 +69,20 @@ def test_overlapping_changes_nothing(tmp_path: Path) -> None:
     assert order[0] == [0, 1, 2, 3]
     assert order[-1] == [20, 21]
     assert "MainThread" not in model.callers
+
+
+def test_a_stop_leaves_no_thread(tmp_path: Path) -> None:
+    class Stopped(Threaded):
+        def forward(self, data: dict[str, Any]) -> Tensor:
+            if len(self.callers) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(data)
+
+    model = Stopped()
+    with pytest.raises(StoppedError):
+        evaluated(tmp_path, model, MultiBatchProcessor(need_grad_update=False))
+    assert len(model.callers) < 6
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("carkp-")]
 
 
 @pytest.mark.parametrize("own_threads", [False, True])
