@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -117,6 +119,14 @@ def test_any_number_of_threads_may_call():
     for index, result in enumerate(found):
         expected = execute(graph, batch(graph, 1 + index % 3, index))[graph.outputs[0]]
         np.testing.assert_array_equal(result, expected)
+
+
+def test_copies_and_pickles_work_alike():
+    graph = small_network(12)
+    executor = TorchExecutor(graph, "cpu", int8_multiply=False)
+    expected = executor(batch(graph, 2))[graph.outputs[0]]
+    for twin in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor))):
+        np.testing.assert_array_equal(twin(batch(graph, 2))[graph.outputs[0]], expected)
 
 
 def test_what_cannot_be_run_is_refused():

@@ -9,6 +9,7 @@ Everything is whole numbers in int64 (``torch_operators``) but the matrix produc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,11 +64,16 @@ class TorchExecutor:
         self._constants = frozenset(make_plan(graph).constants)
         self.graph = graph
         self.device = _usable(device)
+        self._options: dict[str, Any] = {"int8_multiply": int8_multiply, "kernels": dict(kernels or {})}
         self._types = graph.types()
         self._steps: list[tuple[Node, Step]] = []
         for node in graph.nodes:
             site = Site(node, tuple(self._types[name] for name in node.inputs), self.device, int8_multiply)
             self._steps.append((node, make_step(site, (kernels or {}).get(node.op.kind))))
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are made anew."""
+        return functools.partial(TorchExecutor, **self._options), (self.graph, str(self.device))
 
     def __call__(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Run a batch, as ``GraphExecutor`` does."""
@@ -104,8 +110,7 @@ class TorchExecutor:
 
 def _usable(device: str) -> torch.device:
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        # With its number: which GPU is the current one differs from thread to thread.
+        return torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, AssertionError) as error:
         raise BackendError("there is no such device", seen=device, allowed="cpu, or a GPU of this machine") from error
-    return chosen
