@@ -22,7 +22,7 @@ class Mix(HistogramObserver):
     chooses = True
     name = "mix"
 
-    def __init__(self, percentiles: Sequence[float] = (99.9, 99.975, 99.99, 99.999)) -> None:
+    def __init__(self, percentiles: Sequence[float] = (99.0, 99.9, 99.975, 99.99, 99.999)) -> None:
         super().__init__()
         self._shares = {f"percentile {percentile:g}": share_of(percentile) for percentile in percentiles}
 
