@@ -81,6 +81,7 @@ class Everywhere(nn.Module):
         y = self.prelu(self.grouped(F.pad(pooled, (1, 0, 0, 1)))[:, :, 1:, :-1])
         y = self.shared(F.leaky_relu(self.shared(y), 0.2))
         y = y * torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True)))
+        y = torch.index_select(y, 1, torch.tensor([3, 1, 2, 0, 7, 7, 6, 5, 4, 11, 9, 8])) * 1.5
         a, b = y.chunk(2, dim=1)
         y = F.interpolate(torch.cat([b, a], dim=1), scale_factor=2, mode="nearest")
         z = F.relu(self.odd(F.interpolate(y, scale_factor=0.5, mode="bilinear")))

@@ -93,3 +93,16 @@ def test_layers_that_share_weights_share_factors() -> None:
     assert np.array_equal(first.outputs, second.outputs)
     assert np.array_equal(a.outputs, first.outputs)
     assert np.array_equal(c.inputs[0], first.outputs)
+
+
+def test_chosen_channels_keep_their_variables() -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.index_select(self.a(x).relu(), 1, torch.tensor([2, 0, 2])))  # type: ignore[no-any-return]
+
+    first, last = variables(prepared(Chosen().eval()), images(2)).weighted
+    assert np.array_equal(last.inputs[0], first.outputs[[2, 0, 2]])

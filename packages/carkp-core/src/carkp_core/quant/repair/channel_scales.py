@@ -34,6 +34,7 @@ from carkp_core.quant.ops.elementwise import Add, Mul
 from carkp_core.quant.ops.move import Pad, Reshape, Slice, Transpose
 from carkp_core.quant.ops.pooling import AvgPool, MaxPool
 from carkp_core.quant.ops.resize import ResizeBilinear, ResizeNearest
+from carkp_core.quant.ops.scaling import Scaled
 from carkp_core.quant.ops.table import Clamp, Table
 from carkp_core.quant.ops.weighted import Weighted
 
@@ -119,7 +120,7 @@ class _Analysis:
     def _through(self, step: Step, layer: Layer) -> Tensor:
         given = [self._ids[name] for name in step.inputs]
         if isinstance(layer, (Conv2d, ConvTranspose2d)):
-            return self._weigh(step, layer, given)
+            return self._choose(step, layer, given) if _is_choice(layer) else self._weigh(step, layer, given)
         if not _homogeneous(layer.bounds):
             return self._barrier(step)
         if isinstance(layer, (Reshape, Transpose, Slice)):
@@ -129,7 +130,7 @@ class _Analysis:
             return torch.nn.functional.pad(given[0], (left, right, top, bottom), value=FREE)
         if isinstance(layer, (MaxPool, AvgPool, ResizeNearest, ResizeBilinear)):
             return self._channels(given[0]).reshape(1, -1, 1, 1).expand(self._shapes[step.name])
-        if isinstance(layer, Clamp) or (isinstance(layer, Table) and _homogeneous_table(layer)):
+        if isinstance(layer, (Clamp, Scaled)) or (isinstance(layer, Table) and _homogeneous_table(layer)):
             return given[0]
         if isinstance(layer, Concat):
             return torch.cat(given, dim=layer.axis)
@@ -160,6 +161,21 @@ class _Analysis:
             ids = self._same(ids, given[1])
         no_scale = layer.bn is not None and layer.bn.weight is None
         if no_scale or not _homogeneous(layer.bounds):
+            self._fix(ids)
+        return ids
+
+    def _choose(self, step: Step, layer: Weighted, given: list[Tensor]) -> Tensor:
+        """A row that chooses or adds channels makes them one with its output; its weights stay as they are."""
+        inputs = self._channels(given[0]).reshape(layer.groups, -1)
+        columns = inputs.repeat_interleave(layer.out_channels // layer.groups, dim=0)
+        rows = layer.rows(layer.weight.detach()).reshape(*columns.shape, -1).abs().amax(dim=2).cpu()
+        chosen = torch.where(rows > 0, columns, FREE)
+        outputs = chosen.amax(dim=1)
+        self._same(chosen, outputs[:, None])
+        ids = outputs.reshape(1, -1, 1, 1).expand(self._shapes[step.name])
+        if isinstance(layer, Conv2d) and layer.residual:
+            ids = self._same(ids, given[1])
+        if not _homogeneous(layer.bounds):
             self._fix(ids)
         return ids
 
@@ -213,6 +229,11 @@ class _Analysis:
         while self._parents[variable] != root:
             self._parents[variable], variable = root, self._parents[variable]
         return root
+
+
+def _is_choice(layer: Weighted) -> bool:
+    """Made by lowering to choose, repeat or average channels, not from weights of the user's."""
+    return not (layer.origin or layer.weight.requires_grad or layer.bias is not None or layer.bn is not None)
 
 
 def _homogeneous(bounds: Bounds) -> bool:
