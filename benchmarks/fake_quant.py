@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks fake_quant``. Integer-exact fake quantization costs more than the usual kind; this holds the
 cost: at most 3 times the float evaluation, at most 2.5 times the float training step, 3 with learned scales, for int8
-at 128 x 128 pixels. Both run in the memory layout that the trainer uses, on one thread, in turns; the least processor time of each counts,
-which a busy machine disturbs least.
+at 128 x 128 pixels. All run in the memory layout that the trainer uses, on one thread, in turns; the least processor
+time of each counts, which a busy machine disturbs least.
 """
 
 from __future__ import annotations
