@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,7 @@ def describe(program: HbmProgram) -> dict[str, Any]:
         "inputs": {port.name: _port(port) for port in about.inputs},
         "outputs": {port.name: _port(port) for port in about.outputs},
         "plan": dict(about.plan),
+        "allocation_overhead": _overhead(about.plan),
         "instructions": dict(sorted(kinds.items())),
     }
 
@@ -185,6 +187,12 @@ def _port(port: Port) -> str:
     shape = "x".join(map(str, port.shape))
     text = f"{port.dtype} {shape}, scale {port.scale!r}, {port.layout} at DDR {port.ddr}"
     return f"{text}; {port.preprocessing}" if port.preprocessing else text
+
+
+def _overhead(plan: Mapping[str, int]) -> float | None:
+    """Allocated height over what is wanted at one time, less one; None when the plan does not say."""
+    height, live = plan.get("sram_peak_bytes", 0), plan.get("sram_live_bound_bytes", 0)
+    return round(height / live - 1, 6) if live else None
 
 
 def _zeros(program: HbmProgram, frames: int) -> dict[str, npt.NDArray[Any]]:

@@ -49,6 +49,9 @@ def test_info(file, tmp_path):
     facts = json.loads((tmp_path / "info.json").read_text())
     assert facts["march"] == "bayes-e"
     assert facts["instructions"]["conv"] >= 1
+    plan = facts["plan"]
+    assert facts["allocation_overhead"] == round(plan["sram_peak_bytes"] / plan["sram_live_bound_bytes"] - 1, 6)
+    assert "allocation_overhead" in out
     assert "bayes-e" in out
 
 

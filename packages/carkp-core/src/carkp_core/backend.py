@@ -140,6 +140,8 @@ class PerformanceReport:
     ddr_bytes_per_frame: int
     ddr_bytes_lower_bound: int
     sram_peak_bytes: int
+    #: The most that is wanted on chip at one time, below which no allocation can go; 0 when nothing was allocated.
+    sram_live_bytes: int = 0
     details: Mapping[str, Any] = field(factory=dict, repr=False)
 
 

@@ -203,7 +203,8 @@ def keypoint_network() -> list[Layer]:
     return net.layers
 
 
-_INCEPTIONS = (
+#: GoogLeNet's blocks: channels of the 1x1 branch, before and in the 3x3 and the 5x5 branch, behind the pool.
+INCEPTIONS = (
     (64, 96, 128, 16, 32, 32),
     (128, 128, 192, 32, 96, 64),
     (192, 96, 208, 16, 48, 64),
@@ -223,7 +224,7 @@ def googlenet() -> list[Layer]:
     net.conv(64)
     net.conv(192, 3)
     net.pool()
-    for index, (plain, reduce3, out3, reduce5, out5, pooled) in enumerate(_INCEPTIONS):
+    for index, (plain, reduce3, out3, reduce5, out5, pooled) in enumerate(INCEPTIONS):
         if index in (2, 7):
             net.pool()
         entering = net.channels

@@ -70,6 +70,8 @@ class Profile:
     lower_bound_bytes: int
     graph_digest: str = ""
     constants_crc: int = 0
+    #: What is wanted on chip at one time, as the compiler planned it.
+    sram_live_bytes: int = 0
 
     @property
     def device_ms(self) -> float:
@@ -129,6 +131,7 @@ def profile_program(program: HbmProgram, march: March, graph: Graph | None = Non
         opt=description.opt,
         sram_bytes=description.sram_bytes,
         sram_peak_bytes=description.plan.get("sram_peak_bytes") or sram_peak_bytes(program),
+        sram_live_bytes=description.plan.get("sram_live_bound_bytes", 0),
         inputs=tuple((port.name, port.shape, port.dtype) for port in description.inputs),
         layers=tuple(_program_layers(program, line)),
         spans=line.spans,
@@ -177,6 +180,7 @@ def performance_report(profile: Profile, details: Mapping[str, object]) -> Perfo
         ddr_bytes_per_frame=profile.loaded_bytes + profile.stored_bytes,
         ddr_bytes_lower_bound=profile.lower_bound_bytes,
         sram_peak_bytes=profile.sram_peak_bytes,
+        sram_live_bytes=profile.sram_live_bytes,
         details=details,
     )
 

@@ -54,7 +54,7 @@ def print_result(result: CompileResult, console: Console) -> None:
     table.add_column(justify="left")
     table.add_column(justify="right")
     lower = performance.ddr_bytes_lower_bound
-    rows = (
+    rows = [
         ("latency of one frame", f"{performance.latency_ms:.3f} ms"),
         ("frames per second, one core saturated", f"{performance.fps:.1f}"),
         ("DDR traffic of a frame", f"{performance.ddr_bytes_per_frame:,} bytes"),
@@ -63,7 +63,11 @@ def print_result(result: CompileResult, console: Console) -> None:
             f"{lower:,} bytes" + (f" (x {performance.ddr_bytes_per_frame / lower:.2f})" if lower else ""),
         ),
         ("on-chip memory used at most", f"{performance.sram_peak_bytes:,} of {performance.sram_bytes:,} bytes"),
-    )
+    ]
+    live = performance.sram_live_bytes
+    if live:
+        overhead = f"(overhead {performance.sram_peak_bytes / live - 1:.2%})"
+        rows.append(("  wanted at one time, its lower bound", f"{live:,} bytes {overhead}"))
     for row in rows:
         table.add_row(*row)
     console.print(table)
