@@ -87,3 +87,12 @@ def test_an_override_that_the_config_cannot_work_with_is_shown(tmp_path):
     with pytest.raises(ConfigError, match="the config raised TypeError") as caught:
         run_config(write(tmp_path, "size = 64\nhalf = size // 2\n"), {"size": "big"})
     assert caught.value.seen == "--opts size='big'"
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b = 1, 2\nc = b + 1\n", "(a, (b, _)) = 1, (2, 3)\nc = b + 1\n", "a = b = 2\nc = b + 1\n"]
+)
+def test_an_override_reaches_a_name_among_several_targets(tmp_path, text):
+    config = run_config(write(tmp_path, text), {"b": 5})
+    assert (config["b"], config["c"]) == (5, 6)
+    assert config["a"] in (1, 2)

@@ -136,11 +136,19 @@ class _Locate(ast.NodeTransformer):
         self.depth -= 1
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.AST]:
         self.generic_visit(node)
-        if not self.depth and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        if self.depth:
+            return node
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             node.value = self._overridden(node.targets[0].id, node.value)
-        return node
+            return node
+        return [node, *(self._assignment(name, node) for name in _targets(node) if name in self.overrides)]
+
+    def _assignment(self, name: str, place: ast.stmt) -> ast.AST:
+        """An override of a name that stands among several targets: ``a, b = 1, 2`` and then ``b = <override>``."""
+        value = ast.Name(_slot(name), ast.Load())
+        return ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), place)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         self.generic_visit(node)
