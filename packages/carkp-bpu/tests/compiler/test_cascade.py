@@ -111,7 +111,7 @@ def test_a_layer_that_nothing_reads_goes_on_by_its_share():
 @pytest.mark.parametrize(
     "cut",
     [
-        pytest.param(lambda net: net.add(ops.Transpose((0, 1, 3, 2))), id="movement reads its input in any order"),
+        pytest.param(lambda net: net.add(ops.Transpose((0, 1, 3, 2))), id="rows become columns"),
         pytest.param(lambda net: net.add(ops.Reshape((1, 4, 16, 16))), id="another name has other rows"),
     ],
 )

@@ -82,6 +82,10 @@ INSIDE = {
     "beside": lambda net: net.concat(3, net.last, net.last),
     "table": lambda net: net.table(per_channel=True),
     "padded": lambda net: net.add(ops.Pad((3, 1, 2, 0), -3)),
+    "channel_slice": lambda net: net.add(ops.Slice(1, 1, 6, 2)),
+    "row_slice": lambda net: net.add(ops.Slice(2, 1, 24, 3)),
+    "column_slice": lambda net: net.add(ops.Slice(3, 0, 11, 2)),
+    "turned_rows": lambda net: net.add(ops.Transpose((0, 3, 2, 1))),
     "clamp": lambda net: net.add(ops.Clamp(-20, 60)),
     "int16": lambda net: net.rescale("int16"),
 }

@@ -50,7 +50,11 @@ def broadcast(net):
     net.add_tensors("img", net.constant((1, 4, 1, 1)))
 
 
-@pytest.mark.parametrize("grow", [conv, sparse, residual, deconv, pool, resize, stacked, padded, broadcast])
+def row_slice(net):
+    net.add(ops.Slice(2, 3, 16, 4))
+
+
+@pytest.mark.parametrize("grow", [row_slice, conv, sparse, residual, deconv, pool, resize, stacked, padded, broadcast])
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_a_tile_reads_from_the_first_rows_need_to_the_last_ones(grow, data):

@@ -120,7 +120,7 @@ class Cascades:
     def _joins(self, index: int, asked: dict[str, _Demand]) -> bool:
         """Whether a layer can be part of a cascade with those behind it that ask for ``asked``."""
         layer, maps = self._model.layers[index], self._model.maps
-        if layer.lowering.gathers:
+        if not layer.lowering.row_by_row:
             return False
         for name in asked:
             if self._model.root(name) != layer.output or name == layer.output:

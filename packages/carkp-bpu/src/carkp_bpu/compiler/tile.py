@@ -76,6 +76,8 @@ class TilePlan:
     output_buffers: int
     partial_bytes: int
     ddr_bytes: int
+    #: The input is read from DDR into the tile, without a buffer.
+    gathered: bool
 
     @property
     def sram_bytes(self) -> int:
@@ -176,8 +178,8 @@ def plan_tiles(cuts: Cuts, streams: Streams, shape: TileShape, level: Level) -> 
     moved = sum(_dense(region, lowering.inputs[i]) for i, own in enumerate(columns) for region in own if region)
     moved += sum(sizes[tile.region.channels] for tile, (_, load) in zip(tiles, slots, strict=True) if load)
     moved += lowering.output.dense_bytes if streams.output else 0
-    if lowering.gathers and streams.inputs[0]:
-        moved += lowering.output.dense_bytes
+    gathered = lowering.gathers and streams.inputs[0]
+    moved += lowering.output.dense_bytes if gathered else 0
     return TilePlan(
         shape=shape,
         tiles=tiles,
@@ -191,6 +193,7 @@ def plan_tiles(cuts: Cuts, streams: Streams, shape: TileShape, level: Level) -> 
         output_buffers=(2 if overlap and len(tiles) > 1 else 1) if streams.output else 0,
         partial_bytes=max(lowering.partial_bytes(tile) for tile in tiles),
         ddr_bytes=moved,
+        gathered=gathered,
     )
 
 
@@ -357,7 +360,7 @@ def _price(cuts: Cuts, plan: TilePlan) -> Price:
         price = price + cuts.compute(regions[counts]).times(times)
         if plan.output is not None:
             price = price + _move_price(counts, lowering.output, march).times(times)
-        if lowering.gathers:
+        if plan.gathered:
             price = price + _move_price(counts, lowering.output, march).times(times)
     loads = Counter((slot, load.counts) for own in plan.loads for slot, load in enumerate(own) if load is not None)
     for (slot, counts), times in loads.items():

@@ -33,6 +33,11 @@ class Lowering:
     channel_step: int = 1
     kernel_rows: int = 1
 
+    @property
+    def row_by_row(self) -> bool:
+        """Whether rows of the result come from rows of the inputs, in order: only then can it join a cascade."""
+        return True
+
     def regions(self, tile: Tile) -> tuple[Region | None, ...]:
         """What a tile needs of each input; None for nothing."""
         raise NotImplementedError

@@ -16,6 +16,7 @@ from carkp_bpu.compiler.lowering.base import Lowering
 from carkp_bpu.compiler.maps import Parameters, Region, Step, TensorMap, Tile, Window
 from carkp_bpu.hbm import isa
 from carkp_bpu.hbm.debug import Operand
+from carkp_bpu.hbm.geometry import Span
 
 
 @frozen
@@ -46,18 +47,33 @@ class Movement(Lowering):
     def __init__(self, axes: tuple[Axis, ...], inputs: tuple[TensorMap, ...], output: TensorMap) -> None:
         self.axes, self.inputs, self.output = axes, inputs, output
 
+    @property
+    def row_by_row(self) -> bool:
+        """Whether rows stay rows, in order: slices of rows, and whatever happens inside a row."""
+        if len(self.output.shape) != 4 or len(self.inputs[0].shape) != 4:
+            return False
+        channels, rows, columns = self.axes
+        return rows.source == 2 and rows.step > 0 and 2 not in (channels.source, columns.source)
+
     def regions(self, tile: Tile) -> tuple[Region | None, ...]:
-        """Nothing is loaded ahead."""
-        return (None,)
+        """The whole rows that the tile comes from; where rows are not followed, nothing is loaded ahead."""
+        if not self.row_by_row:
+            return (None,)
+        source, axis = self.inputs[0], self.axes[1]
+        first, last = (axis.start + axis.step * row for row in (tile.region.rows[0], tile.region.rows[1] - 1))
+        return (Region((first, last + 1), (0, source.width), (0, source.channels)),)
 
     def emit(
         self, tile: Tile, inputs: Sequence[Window], output: Window, parameters: Parameters, partial: int
     ) -> Iterator[Step]:
-        """Copies from an input that is on chip as a whole."""
+        """Copies from an input that is on chip: as a whole, or in a ring if rows stay rows."""
         window = inputs[0]
         strides = _axis_strides(window.map.shape, window.row_pitch, window.pixel_pitch, window.map.itemsize)
-        for block in self._blocks(tile.region, output):
+        for block in self._blocks(tile.region, output, window):
             place, steps = self._source(block, window.address, strides)
+            if self.row_by_row:
+                row = self.axes[1].start + self.axes[1].step * block.row
+                place += window.place(row, 0, 0) - window.address - row * window.row_pitch
             counts = block.counts
             output_view = isa.View(
                 block.place, output.map.itemsize, (output.row_pitch, output.pixel_pitch, 0, output.map.itemsize)
@@ -106,12 +122,12 @@ class Movement(Lowering):
         columns = step(rank - 1) if rank > 1 else 0
         return place, (rows, columns, step(0) if rank else 0)
 
-    def _blocks(self, region: Region, output: Window) -> Iterator[_Block]:
+    def _blocks(self, region: Region, output: Window, source: Window | None = None) -> Iterator[_Block]:
         """The tile cut into boxes of the model's dimensions in which no ring wraps."""
         shape = self.output.shape[1:]
         inner = shape[-2] if len(shape) > 2 else 1
         outer_sizes = shape[1:-2]
-        for begin, end in output.runs(region.rows):
+        for begin, end in self._row_runs(region.rows, output, source):
             at = begin
             while at < end:
                 stop = min(end, (at // inner + 1) * inner)
@@ -122,6 +138,15 @@ class Movement(Lowering):
                 counts = (stop - at, region.counts[1], region.counts[2])
                 yield _Block(tuple(index), counts, at, output.place(at, region.columns[0], region.channels[0]))
                 at = stop
+
+    def _row_runs(self, rows: Span, output: Window, source: Window | None) -> list[Span]:
+        """Rows of the result cut where its ring wraps, or that of the rows they come from."""
+        if source is None or not self.row_by_row:
+            return output.runs(rows)
+        start, step = self.axes[1].start, self.axes[1].step
+        wraps = (begin for begin, _ in source.runs((start + step * rows[0], start + step * (rows[1] - 1) + 1)))
+        cuts = {rows[1], *(begin for begin, _ in output.runs(rows)), *(-(-(wrap - start) // step) for wrap in wraps)}
+        return list(itertools.pairwise(sorted(cuts)))
 
 
 @frozen
