@@ -26,6 +26,7 @@ from carkp_core.quant.converters import integer_network, replaced
 from carkp_core.session import Session, open_session
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.environment import plain_environment
+from carkp_core.train.evaluation import may_overlap
 from carkp_core.train.loaders import LoaderPlan, open_loader
 from carkp_core.train.predictor import Predictor
 
@@ -130,7 +131,8 @@ def _predictor(session: Session) -> Predictor:
 def _batches(predictor: Predictor, count: int) -> Iterator[Any]:
     (plan,) = predictor.loaders
     with plain_environment(predictor.context) as environment:
-        loader = open_loader(plan, environment, training=False)
+        own_threads = may_overlap(predictor.model, predictor.batch_processor)
+        loader = open_loader(plan, environment, training=False, own_threads=own_threads)
         yield from islice(loader.epoch(0), count)
 
 

@@ -31,7 +31,8 @@ from carkp_core.quant.converters import replaced
 from carkp_core.quant.integer_network import IntegerNetwork
 from carkp_core.session import Session
 from carkp_core.train.environment import Environment, plain_environment
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loader_fit import fitted
+from carkp_core.train.loaders import EpochLoader, LoaderPlan
 from carkp_core.train.metrics import reduced, update_metric
 
 #: What is measured, in the order of the table: plain 4:4:4 integer model, both on the camera's input.

@@ -19,7 +19,7 @@ from carkp_core.context import Context
 from carkp_core.errors import ConfigError, DataError
 from carkp_core.train import loaders
 from carkp_core.train.distributed import World
-from carkp_core.train.loaders import EpochLoader, LoaderPlan, fitted
+from carkp_core.train.loaders import EpochLoader, LoaderPlan
 
 
 class Careless(Dataset[dict[str, Any]]):
@@ -211,34 +211,6 @@ def test_an_empty_data_set(training: bool) -> None:
 def test_fewer_samples_than_a_batch_that_may_not_be_smaller() -> None:
     with pytest.raises(DataError, match="too small"):
         EpochLoader(LoaderPlan(Spots(3), 4, drop_last=True), 0, World(), training=True)
-
-
-def test_workers_and_pinning_are_capped_with_one_notice() -> None:
-    said: list[str] = []
-    plan = fitted(LoaderPlan(Spots(3), num_workers=1000, pin_memory=True), World(), said.append)
-    assert 1 <= plan.num_workers < 1000
-    assert plan.pin_memory == torch.cuda.is_available()
-    assert len(said) == 1
-    assert "num_workers 1000 ->" in said[0]
-    said.clear()
-    assert fitted(LoaderPlan(Spots(3)), World(), said.append).num_workers == 0
-    assert said == []
-
-
-def test_little_shared_memory_means_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "_free_shared_bytes", lambda: 1000)
-    said: list[str] = []
-    plan = fitted(LoaderPlan(Spots(3), 4, num_workers=1, passed_on={"prefetch_factor": 2}), World(), said.append)
-    assert plan.num_workers == 0
-    assert plan.passed_on == {}
-    assert "shared memory" in said[0]
-
-
-def test_the_users_threads_bound_the_workers() -> None:
-    said: list[str] = []
-    plan = fitted(LoaderPlan(Careless(), 2, num_workers=1000), World(), said.append, 1)
-    assert plan.num_workers == 1
-    assert [line.partition(" (")[0] for line in said] == ["data loaders: num_workers 1000 -> 1"]
 
 
 class Recorded(Told):

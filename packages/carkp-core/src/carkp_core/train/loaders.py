@@ -8,19 +8,13 @@ how many batches were skipped.
 from __future__ import annotations
 
 import inspect
-import os
-import shutil
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 from attrs import field, frozen
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 
 from carkp_core.config.recipe import Recipe, build_value, where
@@ -30,16 +24,12 @@ from carkp_core.train.ahead import ahead
 from carkp_core.train.collate import default_collate
 from carkp_core.train.distributed import World
 from carkp_core.train.environment import Environment
+from carkp_core.train.loader_fit import PREFETCH, fitted, own_randomness, threaded
 from carkp_core.train.samplers import EpochBatches, Key, Order
 from carkp_core.train.seeding import seed_everything, seeded
 
-Say = Callable[[str], None]
-
 #: Arguments of torch's DataLoader that go to it as they are.
 _PASSED_ON = ("timeout", "prefetch_factor", "multiprocessing_context")
-#: Batches that a worker, or the thread that stands in for one, keeps ready; torch's default.
-_PREFETCH = 2
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 @frozen(eq=False)
@@ -165,11 +155,6 @@ def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def own_randomness(dataset: Any) -> bool:
-    """Whether a data set derives its samples' randomness itself: it has ``replay`` or ``set_epoch``."""
-    return hasattr(dataset, "replay") or hasattr(dataset, "set_epoch")
-
-
 class Replayed(Dataset[Any]):
     """A data set addressed by ``(epoch, index)``: the same key gives the same sample, always and everywhere.
 
@@ -281,7 +266,7 @@ class EpochLoader:
             return
         self._batches.start(epoch, skip)
         try:
-            for batch in ahead(lambda: self._loader, _PREFETCH) if self._by_thread else self._loader:
+            for batch in ahead(lambda: self._loader, PREFETCH) if self._by_thread else self._loader:
                 if isinstance(batch, Failure):
                     raise batch.error
                 yield batch
@@ -319,55 +304,16 @@ def _start_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def open_loader(source: Any, environment: Environment, training: bool) -> EpochLoader:
-    """Open what a config says of a loader, fit for this machine; its workers end with the environment."""
+def open_loader(source: Any, environment: Environment, training: bool, own_threads: bool = False) -> EpochLoader:
+    """Open what a config says of a loader, fit for this machine; its workers end with the environment.
+
+    ``own_threads`` says that the model which takes the batches uses all cores by threads that leave Python alone.
+    """
     world = environment.world
     plan = LoaderPlan.of(source, environment.context)
+    if own_threads and not training:
+        plan = threaded(plan, world, environment.say_once, environment.context.threads)
     plan = fitted(plan, world, environment.say_once, environment.context.threads)
     loader = EpochLoader(plan, environment.context.seed, world, training)
     environment.resources.callback(loader.close)
     return loader
-
-
-def fitted(plan: LoaderPlan, world: World, say: Say, threads: int | None = None) -> LoaderPlan:
-    """Return the plan with workers and pinned memory as this machine can bear, saying what was changed in one line.
-
-    There are at most ``threads`` workers, if the user gave that number.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers, reason = min(plan.num_workers, max(1, cpus // world.size)), f"{cpus} CPUs"
-    if threads is not None and threads < workers:
-        workers, reason = threads, f"--threads {threads}"
-    if workers and _sample_bytes_needed(plan, workers) > _free_shared_bytes():
-        workers, reason = 0, f"{_free_shared_bytes() >> 20} MiB of shared memory"
-    changes = []
-    if workers < plan.num_workers:
-        changes.append(f"num_workers {plan.num_workers} -> {workers} ({reason})")
-    pin = plan.pin_memory and torch.cuda.is_available()
-    if pin != plan.pin_memory:
-        changes.append("pin_memory off (no GPU)")
-    if changes:
-        say("data loaders: " + ", ".join(changes))
-    passed_on = plan.passed_on if workers else {}
-    return attrs.evolve(plan, num_workers=workers, pin_memory=pin, passed_on=passed_on)
-
-
-def _free_shared_bytes() -> int:
-    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else sys.maxsize
-
-
-def _sample_bytes_needed(plan: LoaderPlan, workers: int) -> int:
-    """Shared memory that the workers' ready batches fill, with one batch more in the main process."""
-    if len(plan.dataset) == 0:
-        return 0
-    prefetch = int(plan.passed_on.get("prefetch_factor", _PREFETCH))
-    with seeded(0):
-        return _tensor_bytes(plan.dataset[0]) * plan.batch_size * (workers * prefetch + 1)
-
-
-def _tensor_bytes(value: Any) -> int:
-    if isinstance(value, Mapping):
-        return sum(_tensor_bytes(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_tensor_bytes(item) for item in value)
-    return int(value.nbytes) if isinstance(value, (Tensor, np.ndarray)) else 0

@@ -17,7 +17,7 @@ from carkp_core.errors import ConfigError
 from carkp_core.train.answers import writing_answers
 from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.environment import Environment, plain_environment
-from carkp_core.train.evaluation import evaluate
+from carkp_core.train.evaluation import evaluate, may_overlap
 from carkp_core.train.loaders import EpochLoader, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.trainer import Convert, as_list
@@ -98,7 +98,8 @@ class Predictor:
         """
         with torch_threads(self.context.threads), plain_environment(self.context, self.device) as environment:
             model = self._prepared(environment)
-            loaders = [open_loader(source, environment, training=False) for source in self.loaders]
+            threads = may_overlap(model, self.batch_processor)
+            loaders = [open_loader(source, environment, False, threads) for source in self.loaders]
             writing = writing_answers(answers, self.metrics, environment.world) if answers else nullcontext()
             with writing as writer:
                 callbacks = [*self.callbacks, *([writer] if writer else [])]
