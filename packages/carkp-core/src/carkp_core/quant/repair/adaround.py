@@ -39,6 +39,7 @@ from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
 from carkp_core.quant.repair.side_by_side import (
     Visit,
     decibels,
+    first_samples,
     float_reference,
     forget_reference,
     output_sqnr_db,
@@ -105,14 +106,15 @@ class AdaRound:
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Learn, layer by layer in order, and put the weights on the chosen steps."""
         reference = float_reference(network)
-        before = output_sqnr_db(network, batches, reference)
+        looked_at = [first_samples(batches, self.samples)]
+        before = output_sqnr_db(network, looked_at, reference)
         chosen = self._chosen(network, batches)
         learned: dict[str, Any] = {}
         with progress("AdaRound", len(chosen) * self.iterations) as advance:
             for visit in visits(network, batches, self.samples):
                 if visit.step.name in chosen:
                     learned[visit.step.name] = self._learn(visit, advance)
-        after = output_sqnr_db(network, batches, reference)
+        after = output_sqnr_db(network, looked_at, reference)
         report = {"layers": learned, "output_sqnr_db_before": before, "output_sqnr_db_after": after}
         better = sum(entry["changed_weights"] > 0 for entry in learned.values())
         summary = f"{better} of {len(learned)} layers improved; output SQNR {before:.2f} -> {after:.2f} dB"

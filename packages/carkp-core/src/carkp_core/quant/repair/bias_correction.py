@@ -29,7 +29,14 @@ from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.normal import expected_inputs
 from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE
 from carkp_core.quant.repair.repair import InputBatch, note
-from carkp_core.quant.repair.side_by_side import Visit, float_reference, forget_reference, output_sqnr_db, visits
+from carkp_core.quant.repair.side_by_side import (
+    Visit,
+    first_samples,
+    float_reference,
+    forget_reference,
+    output_sqnr_db,
+    visits,
+)
 from carkp_core.quant.repair.weighted_layers import shared_weights, weighted
 
 MODES = ("empirical", "analytic")
@@ -63,12 +70,13 @@ class BiasCorrection:
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Change the biases."""
         reference = float_reference(network)
-        before = output_sqnr_db(network, batches, reference)
+        looked_at = [first_samples(batches, self.samples)]
+        before = output_sqnr_db(network, looked_at, reference)
         skipped = shared_weights(network)
         corrected = (
             self._empirical(network, batches, skipped) if self.mode == "empirical" else _analytic(network, skipped)
         )
-        after = output_sqnr_db(network, batches, reference)
+        after = output_sqnr_db(network, looked_at, reference)
         most = max(corrected.values(), default=0.0)
         summary = (
             f"{self.mode}, {len(corrected)} layers, by up to {most:.2f} output steps; "

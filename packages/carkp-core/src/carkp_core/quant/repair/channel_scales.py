@@ -72,8 +72,8 @@ class ChannelScales:
     weighted: tuple[WeightedScales, ...]
     #: Tensors with a scale of their own: the variable of each element, [1, ...].
     tensors: dict[str, Ids]
-    #: For each tensor the one whose steps it has.
-    owners: dict[str, str]
+    #: Which variables those tensors have.
+    present: dict[str, Ids]
 
 
 def channel_scales(network: QuantizedNetwork, image: Sequence[Tensor]) -> ChannelScales:
@@ -115,7 +115,7 @@ class _Analysis:
             for name, (step, layer, inputs, outputs) in self._weighted.items()
         )
         tensors = {name: number[self._ids[name].numpy()] for name, _ in self._network.scaled_layers()}
-        return ChannelScales(len(roots), weighted, tensors, self._owners)
+        return ChannelScales(len(roots), weighted, tensors, {name: np.unique(ids) for name, ids in tensors.items()})
 
     def _through(self, step: Step, layer: Layer) -> Tensor:
         given = [self._ids[name] for name in step.inputs]

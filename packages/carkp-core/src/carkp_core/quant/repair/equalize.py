@@ -132,7 +132,7 @@ class ErrorModel:
         for name, seen in ranges.absmax.items():
             floor = max(float(seen.max(initial=0.0)), 1e-30) * LEAST_RANGE
             present = np.zeros(scales.count + 1, dtype=bool)
-            present[np.unique(scales.tensors[name])] = True
+            present[scales.present[name]] = True
             present[-1] = False
             padded = np.where(present, np.maximum(np.append(seen, 0.0), floor), 0.0)
             self.absmax[name] = padded
@@ -298,7 +298,7 @@ def _groups(scales: ChannelScales) -> list[tuple[npt.NDArray[np.int64], list[int
     for root in np.unique(group_of[1:]):
         members = np.flatnonzero(group_of == root)
         members = members[members != FIXED]
-        touched = [n for n, ids in scales.tensors.items() if np.isin(ids, members).any()]
+        touched = [name for name, present in scales.present.items() if np.isin(present, members).any()]
         readers = [index for index, found in enumerate(scales.weighted) if found.source in touched]
         if readers:
             groups.append((members, readers))
