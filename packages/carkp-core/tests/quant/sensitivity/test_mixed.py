@@ -111,6 +111,27 @@ def test_batch_norm_beside_the_weights_is_folded_into_the_copy() -> None:
     assert network.layer(step.name).bn is not None  # type: ignore[attr-defined]
 
 
+def test_learned_scales_are_those_of_the_integers() -> None:
+    network, x = healthy(), images(5, seed=1)
+    network.learn_scales()
+    network.learn_scales(weights=True)
+    network.train()(x)
+    network.eval()
+    with torch.no_grad():
+        scales = [value for name, value in network.named_parameters() if name.endswith("scale")]
+        assert len(scales) == 8 + 6 - 1, "of activations and weights, but not the input's"
+        for value in scales:
+            value.mul_(1.25)
+        mixed = MixedNetwork(network)
+        found = mixed.finish(0, mixed.inputs([x])[1], integers=True)
+        expected = network.integer_values([x])
+        near = mixed.finish(0, mixed.inputs([x])[0], integers=False)
+    for name, value in found.items():
+        assert torch.equal(value, as_float(expected[name]))
+        assert 0 < float((value - near[name]).abs().max()) < 0.5
+    assert all(isinstance(kind.scale, float) for kind in mixed.kinds.values())
+
+
 @pytest.mark.parametrize("name", ["stem", "project"])
 def test_int16_results_are_rounded_finer(name: str) -> None:
     x = images()
