@@ -196,3 +196,10 @@ def test_what_mixes_samples_is_left_as_it_is() -> None:
     opaque = [node.op.target.rpartition(".")[2] for node in graph.nodes if node.op.kind == "opaque"]
     assert {"flatten", "batch_norm", "conv1d", "reshape"} <= set(opaque)
     assert "contiguous" not in opaque
+
+
+def test_no_training_changes_chosen_channels() -> None:
+    net = Net(lambda x: x[:, [3, 0, 0]].mean(1, keepdim=True)).eval()
+    network = prepare(net, {"x": torch.zeros(1, 3, 8, 8)})
+    trained = [tuple(p.shape) for p in network.parameters() if p.requires_grad and p.ndim == 4]
+    assert trained == [(4, 3, 3, 3)]

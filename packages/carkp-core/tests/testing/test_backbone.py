@@ -57,6 +57,11 @@ class Attention(Net):
         return [torch.softmax(x, dim=1) for x in super().forward(img)]
 
 
+class Misfit(Net):
+    def forward(self, img: Tensor) -> Any:
+        return [torch.cat(super().forward(img), dim=1)]
+
+
 class Squashed(Net):
     def forward(self, img: Tensor) -> Any:
         return [torch.sigmoid(x) for x in super().forward(img)]
@@ -79,6 +84,7 @@ def test_a_sound_backbone_gives_its_integer_model():
             "correct feature_info",
         ),
         (Idle, "no gradient reaches spare.weight, spare.bias", "requires_grad_"),
+        (Misfit, f"(at {__file__}:", "run it on one image"),
         (Attention, "softmax at", "register an operator"),
         (Squashed, "toy-1 refuses sigmoid", "leave it out"),
     ],

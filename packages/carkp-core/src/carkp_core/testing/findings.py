@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from attrs import field, frozen
 
@@ -59,12 +61,22 @@ class Findings:
             self.add(f"{doing}: {error.where + ': ' if error.where else ''}{error.message}" + _details(error), why,
                      error.remedy or remedy)  # fmt: skip
         except Exception as error:  # an author's code may raise anything: that is what the check is for
-            self.add(f"{doing} raises {type(error).__name__}: {error}", why, remedy)
+            self.add(f"{doing} raises {type(error).__name__}: {error}{_line(error)}", why, remedy)
 
     def raise_if_any(self) -> None:
         """Raise CheckFailed when something was found."""
         if self.found:
             raise CheckFailed(self.subject, tuple(self.found))
+
+
+def _line(error: BaseException) -> str:
+    """The author's line that an error came through last: not the check's own, nor one of an installed library."""
+    here = Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and path.parent != here and "site-packages" not in path.parts:
+            return f" (at {path}:{frame.lineno})"
+    return ""
 
 
 def _details(error: CarkpError) -> str:
