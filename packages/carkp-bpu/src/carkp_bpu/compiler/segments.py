@@ -61,6 +61,14 @@ class Runs:
         ]
         self._parameter_prices = [parameter_price(size, target.march) for size in self._parameter_bytes]
         self._row_bytes = {name: row_buffer(tensor, 1, target.march).size for name, tensor in model.maps.items()}
+        engines = {layer.output: layer.lowering.engine for layer in model.layers}
+        #: Tensors that another engine reads than makes them.
+        self._handed_over = frozenset(
+            name
+            for layer in model.layers
+            for name in layer.inputs
+            if engines.get(name, layer.lowering.engine) != layer.lowering.engine
+        )
         for last in range(len(model.layers)):
             self._draft(last, capacity)
         #: First layers of the runs that end with each layer, the layer itself included.
@@ -105,7 +113,7 @@ class Runs:
                     price = price + self._stripes_price(index, shape.made[name].done) + self._parameter_prices[index]
                     inner += -(-self._parameter_bytes[index] // 16) * 16
                     if self._inside(name, last):
-                        inner += shape.made[name].slots * self._row_bytes[name]
+                        inner += self._slots(shape, name) * self._row_bytes[name]
                 begin = shape.first
                 if inner > capacity:
                     break
@@ -119,6 +127,12 @@ class Runs:
             moves = int(np.count_nonzero(np.diff(ring.done, prepend=0)))
             size = ring.streaming_slots * self._row_bytes[name]
             yield self._model.root(name), -(-size // 16) * 16, self._streaming_price(name, moves)
+
+    def _slots(self, shape: Shape, name: str) -> int:
+        """Rows of a ring: with room for the next step's, if engine or DMA read them beside the one that makes them."""
+        ring = shape.made[name]
+        alone = self._inside(name, shape.last) and name not in self._handed_over
+        return ring.slots if alone else ring.streaming_slots
 
     def _inside(self, name: str, last: int) -> bool:
         """Whether nothing after a layer, and no output, needs a tensor."""
@@ -137,11 +151,7 @@ class Runs:
     def _build(self, shape: Shape, resident: Names) -> Cascade:
         """The buffers of a cascade."""
         maps, march = self._model.maps, self._target.march
-        slots = {
-            name: ring.slots if self._inside(name, shape.last) else ring.streaming_slots
-            for name, ring in shape.made.items()
-            if name not in resident
-        }
+        slots = {name: self._slots(shape, name) for name in shape.made if name not in resident}
         rings = {name: row_buffer(maps[name], count, march) for name, count in slots.items()}
         inputs = {
             name: row_buffer(maps[name], ring.streaming_slots, march)

@@ -28,6 +28,9 @@ class Lowering:
     #: Reads its input wherever it lies, in DDR too, without a buffer in between.
     gathers: ClassVar[bool] = False
 
+    #: The engine of its instructions.
+    engine: ClassVar[str] = "vector"
+
     output: TensorMap
     inputs: tuple[TensorMap, ...]
     channel_step: int = 1

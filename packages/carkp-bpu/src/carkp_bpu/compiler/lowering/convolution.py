@@ -26,6 +26,8 @@ IntArray = npt.NDArray[Any]
 class Convolution(Lowering):
     """``Conv2d``; grouped ones are cut between groups, and depthwise ones between channels."""
 
+    engine = "conv"
+
     def __init__(self, op: ops.Conv2d, inputs: tuple[TensorMap, ...], output: TensorMap) -> None:
         self.op, self.inputs, self.output = op, inputs, output
         self.channel_step = op.weight.shape[0] // op.groups if op.groups > 1 else 1
@@ -118,6 +120,8 @@ class Convolution(Lowering):
 
 class TransposedConvolution(Lowering):
     """``ConvTranspose2d``; grouped ones are cut between groups."""
+
+    engine = "conv"
 
     def __init__(self, op: ops.ConvTranspose2d, inputs: tuple[TensorMap, ...], output: TensorMap) -> None:
         self.op, self.inputs, self.output = op, inputs, output
