@@ -1,7 +1,8 @@
 """Inner loops of the machine simulator on modelled memory. Serial numba; arithmetic as ``carkp_core.ir.arithmetic``.
 
 Memory arrays are [N, elements] of the operand's type, one row for each frame; offsets and pitches are in elements.
-``rows`` arrays hold the offset of each row (ring slots resolved). A row that lies on padding has offset -1.
+``rows`` arrays hold the offset of each row (ring slots resolved). A row that lies on padding has offset -1. Inner loops
+run over slices from 0 on: an index that might be negative, as far as numba can tell, would keep them from being wide.
 
 Legend: ``N`` frames, ``Y X`` tile size, ``C`` channels.
 """
@@ -27,11 +28,11 @@ def rescale_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start, pi
         for y in range(height):
             for x in range(width):
                 base = rows[y] + start + x * pitch
-                source = acc[n, y, x]
+                source, cells = acc[n, y, x], target[base : base + channels]
                 for c in range(channels):
                     total = np.int64(source[c]) + bias[c]
                     value = (total * multiplier[c] + half[c]) >> shift[c]
-                    target[base + c] = min(max(value, lo), hi)
+                    cells[c] = min(max(value, lo), hi)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -45,14 +46,15 @@ def rescale_add_to_map(acc, bias, multiplier, shift, lo, hi, memory, rows, start
         for y in range(height):
             for x in range(width):
                 base = rows[y] + start + x * pitch
+                source, added, cells = acc[n, y, x], residual[n, y, x], target[base : base + channels]
                 for c in range(channels):
-                    total = (np.int64(acc[n, y, x, c]) + bias[c]) * multiplier[c]
+                    total = (np.int64(source[c]) + bias[c]) * multiplier[c]
                     own = (total + (np.int64(1) << (shift[c] - 16))) >> (shift[c] - 15)
-                    other = (np.int64(residual[n, y, x, c]) * term[0] + other_half) >> (term[1] - 15)
+                    other = (np.int64(added[c]) * term[0] + other_half) >> (term[1] - 15)
                     own = min(max(own, -_LIMIT), _LIMIT)
                     other = min(max(other, -_LIMIT), _LIMIT) * term[2]
                     value = (own + other + (1 << 14)) >> 15
-                    target[base + c] = min(max(value, lo), hi)
+                    cells[c] = min(max(value, lo), hi)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -67,29 +69,18 @@ def depthwise(memory, rows, start, pitch, columns, width_in, weight, acc):
             for x in range(width):
                 total = acc[n, y, x]
                 total[:] = 0
-                inside = columns[x, 0] >= 0 and columns[x, taps_w - 1] < width_in
                 for i in range(taps_h):
                     row = rows[y, i]
                     if row < 0:
-                        continue
-                    if inside and taps_w == 3:
-                        left = row + start + columns[x, 0] * pitch
-                        middle = row + start + columns[x, 1] * pitch
-                        right = row + start + columns[x, 2] * pitch
-                        for c in range(channels):
-                            total[c] += (
-                                np.int32(source[left + c]) * np.int32(weight[i, 0, c])
-                                + np.int32(source[middle + c]) * np.int32(weight[i, 1, c])
-                                + np.int32(source[right + c]) * np.int32(weight[i, 2, c])
-                            )
                         continue
                     for j in range(taps_w):
                         column = columns[x, j]
                         if column < 0 or column >= width_in:
                             continue
                         base = row + start + column * pitch
+                        cells, taps = source[base : base + channels], weight[i, j]
                         for c in range(channels):
-                            total[c] += np.int32(source[base + c]) * np.int32(weight[i, j, c])
+                            total[c] += np.int32(cells[c]) * np.int32(taps[c])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -137,8 +128,9 @@ def window_maximum(memory, rows, start, pitch, columns, width_in, acc):
                         if column < 0 or column >= width_in:
                             continue
                         base = row + start + column * pitch
+                        cells = source[base : base + channels]
                         for c in range(channels):
-                            total[c] = max(total[c], np.int32(source[base + c]))
+                            total[c] = max(total[c], np.int32(cells[c]))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -159,5 +151,6 @@ def window_sum(memory, rows, start, pitch, columns, width_in, acc):
                         if column < 0 or column >= width_in:
                             continue
                         base = row + start + column * pitch
+                        cells = source[base : base + channels]
                         for c in range(channels):
-                            total[c] += np.int32(source[base + c])
+                            total[c] += np.int32(cells[c])

@@ -223,7 +223,9 @@ def _depthwise(instruction: isa.Conv, operand: Operand, weight: IntArray) -> Int
     rows, columns = _tap_rows(instruction), _tap_positions(instruction, 1)
     start = _first_pixel(source, operand)
     elements = typed(memory, source.dtype)
-    loops.depthwise(elements, rows, start, source.pixel_pitch, columns, source.width, owned(weight), acc)
+    loops.depthwise(
+        elements, rows, start, source.pixel_pitch, columns, source.width, owned(weight.astype(np.int16)), acc
+    )
     return acc
 
 
