@@ -74,6 +74,11 @@ def test_nothing_is_frozen_unless_asked(tmp_path: Path) -> None:
     assert len(learned_scales(trainer.model)) == 7
 
 
+def test_a_stage_that_trains_nothing_may_have_it(tmp_path: Path) -> None:
+    trainer = make_trainer(make_context(tmp_path), callbacks=[FreezeQuantization(bn_epoch=0)], num_epochs=0)
+    trainer.fit()
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bn_epoch and bn_step"):
         FreezeQuantization(bn_epoch=1, bn_step=2)

@@ -39,8 +39,9 @@ class FreezeQuantization(Callback):
         self._scales: list[nn.Parameter] = []
 
     def on_train_begin(self, training: Training) -> None:
-        """Find the scales."""
-        _quantized(training)
+        """Find the scales. A stage that trains nothing, such as int_infer derived from QAT, has none to freeze."""
+        if training.plan.steps:
+            _quantized(training)
         self._scales = learned_scales(training.model)
 
     def on_step_begin(self, training: Training) -> None:
