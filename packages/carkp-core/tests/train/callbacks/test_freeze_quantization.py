@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Watch(Callback):
 
 def last_change(values: list[Any]) -> int:
     """The number of the last step that changed a value; steps count from 1."""
-    pairs = zip(values, values[1:], strict=False)
+    pairs = itertools.pairwise(values)
     changed = [n for n, (a, b) in enumerate(pairs, 2) if not (torch.equal(a, b) if torch.is_tensor(a) else a == b)]
     return max(changed, default=0)
 
