@@ -46,9 +46,7 @@ COMPONENTS = (
     Component("callback", "StatsMonitor", "carkp_core.train.callbacks.stats_monitor:StatsMonitor"),
     Component("callback", "MetricUpdater", "carkp_core.train.callbacks.metric_updater:MetricUpdater"),
     Component("callback", "GradScale", "carkp_core.train.callbacks.grad_scale:GradScale"),
-    Component(
-        "callback", "FreezeQuantization", "carkp_core.train.callbacks.freeze_quantization:FreezeQuantization"
-    ),
+    Component("callback", "FreezeQuantization", "carkp_core.train.callbacks.freeze_quantization:FreezeQuantization"),
     Component("callback", "TensorBoard", "carkp_core.train.callbacks.tensorboard:TensorBoard"),
     Component("schedule", "CosLrUpdater", "carkp_core.train.schedules:CosLrUpdater"),
     Component("schedule", "PolyLrUpdater", "carkp_core.train.schedules:PolyLrUpdater"),
