@@ -15,7 +15,7 @@ from torch import Tensor
 from carkp_core.errors import QuantizationError
 from carkp_core.ir.graph import Graph, GraphInput, Node, TensorType
 from carkp_core.ir.verify import verify
-from carkp_core.quant.network import QuantizedNetwork, _Name
+from carkp_core.quant.network import QuantizedNetwork
 
 #: Metadata key under which the nesting of the outputs is kept, as JSON.
 STRUCTURE_KEY = "output_structure"
@@ -70,7 +70,7 @@ def convert(
             node = _node(network, step, types)
             types[step.name] = node.type
             nodes.append(node)
-    structure = json.dumps(_plain(network.structure), separators=(",", ":"))
+    structure = json.dumps(network.nesting.to_json(), separators=(",", ":"))
     graph = Graph(
         name,
         tuple(inputs),
@@ -100,13 +100,3 @@ def _preprocessing(kind: TensorType) -> str:
     if kind.dtype == "int8" and kind.scale == 1.0 / 128.0:
         return "pixel - 128"
     return f"round half even of value / {kind.scale!r}, clamped to {kind.dtype}"
-
-
-def _plain(structure: Any) -> Any:
-    if isinstance(structure, _Name):
-        return structure.text
-    if isinstance(structure, Mapping):
-        return {"dict": {key: _plain(item) for key, item in structure.items()}}
-    if isinstance(structure, (list, tuple)):
-        return {"list" if isinstance(structure, list) else "tuple": [_plain(item) for item in structure]}
-    return None

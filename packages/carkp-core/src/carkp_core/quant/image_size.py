@@ -45,8 +45,7 @@ def built_in_size(network: nn.Module, made: QuantizedNetwork, example_inputs: Ma
         return f"at another size {error.where or 'a layer'} fails"
     if len(expected) != len(got):
         return f"at another size the network has {len(expected)} outputs"
-    names = [name.text for name in tree_flatten(made.structure)[0] if name is not None]
-    for name, mine, theirs in zip(names, got, expected, strict=True):
+    for name, mine, theirs in zip(made.nesting.places, got, expected, strict=True):
         if difference(mine, theirs):
             return f"at another size {made.layer(name).source or name} has {difference(mine, theirs)}"
     return ""

@@ -21,7 +21,9 @@ from carkp_core.quant import exact
 from carkp_core.quant.constants import safe_scale
 from carkp_core.quant.exact import QTensor
 from carkp_core.quant.graph import LayerGraph
+from carkp_core.quant.input import Input
 from carkp_core.quant.layer import Layer, float_input
+from carkp_core.quant.nesting import Nesting
 from carkp_core.quant.observers import MinMax, Observer
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.ranges import LOOK_SAMPLES, RangeFollower, joint_samples, main_process_says
@@ -37,26 +39,6 @@ class Step:
     name: str
     key: str
     inputs: tuple[str, ...]
-
-
-class Input(Layer):
-    """Where floats become integers. A fixed scale (1/128 for pixels minus 128) is never observed."""
-
-    kind = "input"
-
-    def __init__(self, fixed_scale: float | None) -> None:
-        super().__init__()
-        self.fixed = fixed_scale is not None
-        if fixed_scale is not None:
-            self.scale.fill_(fixed_scale)
-
-    def float_forward(self, *inputs: Tensor) -> Tensor:
-        return inputs[0]
-
-    def quantize(self, values: Tensor) -> QTensor:
-        """The integer input."""
-        scale = self.wanted_scale()
-        return QTensor(exact.quantize(values.float(), scale, *INT_RANGE[self.dtype]), scale, self.dtype)
 
 
 class QuantizedNetwork(nn.Module):
@@ -90,10 +72,9 @@ class QuantizedNetwork(nn.Module):
             self.inputs[node.meta["label"]] = layer
         self.layers = layers.modules()
         self.steps = tuple(Step(n.meta["label"], n.name, _labels(layers.sources(n))) for n in layers)
-        output = next(node for node in layers.graph.nodes if node.op == "output")
-        #: The outputs' names, nested as the float network nests its outputs.
-        self.structure: Any = fx.node.map_aggregate(output.args[0], _named_output)
-        self.output_names = tuple(dict.fromkeys(name.text for name in _names(self.structure)))
+        #: How the float network nests its outputs.
+        self.nesting = Nesting.of(next(node for node in layers.graph.nodes if node.op == "output"))
+        self.output_names = self.nesting.names
         #: Shapes [1, ...] of the inputs it was traced with.
         self.input_shapes = {node.meta["label"]: (1, *node.meta["shape"][1:]) for node in layers.inputs}
         #: What ties the layers to these sizes; empty when they follow other ones (``quant.image_size``).
@@ -123,12 +104,12 @@ class QuantizedNetwork(nn.Module):
         if self._observers is not None:
             with torch.no_grad():
                 values = self.float_values(images, self._observe)
-            return _filled(self.structure, values)
+            return self.nested(values)
         if self.training:
             self._find_missing_scales(images)
             self._follow_ranges(images)
         integers = self.integer_values(images)
-        return _filled(self.structure, {name: float_input(integers[name]) for name in self.output_names})
+        return self.nested({name: float_input(integers[name]) for name in self.output_names})
 
     def integer_values(self, images: Sequence[Tensor], taps: Sequence[str] = ()) -> dict[str, QTensor]:
         """The integer outputs, and further tensors by name."""
@@ -164,7 +145,7 @@ class QuantizedNetwork(nn.Module):
 
     def nested(self, outputs: Mapping[str, Tensor]) -> Any:
         """Outputs by name, nested as by the float network."""
-        return _filled(self.structure, outputs)
+        return self.nesting.filled(outputs)
 
     def layer(self, name: str) -> Layer:
         """The layer that makes a tensor."""
@@ -377,13 +358,6 @@ class QuantizedNetwork(nn.Module):
             ) from error
 
 
-class _Name:
-    """A tensor's name in the nested outputs."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
 def _in_integers(layer: Layer, run: Callable[..., QTensor], *inputs: Any) -> QTensor:
     """Run a layer on whole numbers; in training, with a gradient to its scale if that is learned."""
     scale = layer._parameters.get("scale")
@@ -398,32 +372,6 @@ def _in_integers(layer: Layer, run: Callable[..., QTensor], *inputs: Any) -> QTe
 
 def _labels(nodes: Sequence[fx.Node]) -> tuple[str, ...]:
     return tuple(node.meta["label"] for node in nodes)
-
-
-def _named_output(value: Any) -> Any:
-    return _Name(value.meta["label"]) if isinstance(value, fx.Node) else value
-
-
-def _filled(structure: Any, values: Mapping[str, Tensor]) -> Any:
-    if isinstance(structure, _Name):
-        return values[structure.text]
-    if isinstance(structure, Mapping):
-        return {key: _filled(item, values) for key, item in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        made = [_filled(item, values) for item in structure]
-        return made if isinstance(structure, list) else tuple(made)
-    return structure
-
-
-def _names(structure: Any) -> Iterator[_Name]:
-    if isinstance(structure, _Name):
-        yield structure
-    elif isinstance(structure, Mapping):
-        for item in structure.values():
-            yield from _names(item)
-    elif isinstance(structure, (list, tuple)):
-        for item in structure:
-            yield from _names(item)
 
 
 def _last_uses(steps: Sequence[Step], outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:

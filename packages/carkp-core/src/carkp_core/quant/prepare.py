@@ -84,9 +84,8 @@ def _hold_against(made: QuantizedNetwork, traced: Trace, layers: LayerGraph, exa
     made = made.cpu()
     with torch.no_grad():
         values = made.float_values(images)
-    names = [name.text for name in tree_flatten(made.structure)[0] if name is not None]
-    results = [value for value in tree_flatten(traced.result)[0] if value is not None]
-    for name, result in zip(names, results, strict=True):
+    results = [value for value in tree_flatten(traced.result)[0] if isinstance(value, Tensor)]
+    for name, result in zip(made.nesting.places, results, strict=True):
         seen = difference(values[name].float(), result.as_subclass(Tensor).detach().cpu().float())
         if seen:
             raise QuantizationError(
