@@ -67,6 +67,30 @@ def test_an_output_is_compared_with_itself_and_a_move_behind_it_changes_nothing(
     )
 
 
+class Times(nn.Module):
+    """One tensor times a constant behind a ReLU: an output, and read by a second convolution."""
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        self.stem, self.head, self.constant = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 3, bias=False), constant
+
+    def forward(self, x: Tensor) -> Any:
+        y = torch.relu(self.stem(x)) * self.constant
+        return self.head(y), y.flatten(1)
+
+
+@pytest.mark.parametrize("constant", [0.01, 0.1, 100.0])
+def test_times_a_constant_the_steps_are_as_much_larger(constant: float) -> None:
+    torch.manual_seed(1)
+    x, tried = torch.randn(4, 3, 8, 8), [0.002, 0.02, 0.2]
+    found = {}
+    for factor in (1.0, constant):
+        torch.manual_seed(2)
+        found[factor] = output_errors(network_of(Times(factor), x), {"stem": tried}, [(x,)])["stem"]
+    assert found[constant] == pytest.approx(found[1.0], rel=1e-3)
+    assert min(found[1.0], key=found[1.0].__getitem__) == 0.02, "a choice that is neither extreme"
+
+
 def test_what_a_clamp_or_a_zero_weight_hides_costs_nothing() -> None:
     x = torch.full((2, 2, 4, 4), 0.5)
     x[:, 1] = torch.randn(2, 4, 4)

@@ -7,8 +7,8 @@ of s::
 
 A clamp in f forgives what it cuts off, weights of 0 forgive noise in their channels, and a sum over many elements
 averages rounding noise but keeps what clipping takes away: that is why a histogram alone does not say which scale is
-best. A move (reshape, slice, max pooling ...) keeps its input's steps, so what reads its output reads x. An output of
-the network is compared with itself.
+best. A move (reshape, slice, max pooling ...) keeps its input's whole numbers, so what reads its output reads x; behind
+x * constant the steps are ``constant * s``. An output of the network is compared with itself.
 """
 
 from __future__ import annotations
@@ -73,20 +73,22 @@ def output_errors(
 def _measure(network: QuantizedNetwork, scales: Scales, batch: Sequence[Tensor], noise: _Noise, power: _Power) -> None:
     """Add one batch."""
     values: dict[str, Tensor] = dict(zip(network.inputs, batch, strict=True))
-    owner = {name: name for name in network.inputs}  # whose steps a tensor has
+    owner = {name: name for name in network.inputs}  # whose whole numbers a tensor has
+    factor = dict.fromkeys(network.inputs, 1.0)  # its steps, in steps of the owner
     for step, freed in zip(network.steps, network.freed, strict=True):
         layer = network.layer(step.name)
         given = [values[name] for name in step.inputs]
         made = values[step.name] = layer.float_forward(*given)
         if not layer.own_scale and step.inputs:
-            owner[step.name] = owner[step.inputs[0]]
+            read = step.inputs[0]
+            owner[step.name], factor[step.name] = owner[read], factor[read] * getattr(layer, "factor", 1.0)
         else:
-            owner[step.name] = step.name
+            owner[step.name], factor[step.name] = step.name, 1.0
             power[step.name] += _squares(made)
             for name in {owner[read] for read in step.inputs} & scales.keys():
                 for scale in scales[name]:
                     changed = [
-                        _rounded(network, name, scale, value) if owner[read] == name else value
+                        _rounded(network, name, scale * factor[read], value) if owner[read] == name else value
                         for read, value in zip(step.inputs, given, strict=True)
                     ]
                     noise[step.name, name, scale] += _squares(layer.float_forward(*changed) - made)
@@ -96,7 +98,8 @@ def _measure(network: QuantizedNetwork, scales: Scales, batch: Sequence[Tensor],
         name, reader = owner[output], f"{output} (output)"
         power[reader] += _squares(values[output])
         for scale in scales.get(name, ()):
-            noise[reader, name, scale] += _squares(_rounded(network, name, scale, values[output]) - values[output])
+            coarse = _rounded(network, name, scale * factor[output], values[output])
+            noise[reader, name, scale] += _squares(coarse - values[output])
 
 
 def _rounded(network: QuantizedNetwork, name: str, scale: float, values: Tensor) -> Tensor:
