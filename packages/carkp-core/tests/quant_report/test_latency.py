@@ -1,4 +1,4 @@
-"""What int16 would cost is asked of the backend, for the worst layers, on a copy."""
+"""What int16 would cost, and whether it may be, is asked of the backend, on a copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import npu_toys
 import pytest
 from report_toys import opened
 
-from carkp_core.backend import Backend, PerformanceReport
+from carkp_core.backend import Backend, CheckReport, PerformanceReport, Violation
 from carkp_core.errors import BackendError
 from carkp_core.hookspecs import hookimpl
 from carkp_core.ir.graph import Graph
@@ -22,11 +22,25 @@ from carkp_core.session import Session, open_session
 
 
 class Wide(npu_toys.ToyBackend):
-    """A frame takes 1 ms and 0.25 ms for each int16 tensor; it cannot plan one whose head is int16."""
+    """A frame takes 1 ms and 0.25 ms for each int16 tensor; it cannot plan one whose head is int16.
+
+    An int16 ``project`` is refused by a rule, and ``depthwise`` by another whatever its type. An estimate leaves the
+    former out and is the faster for it.
+    """
+
+    def check(self, graph: Graph, march: str) -> CheckReport:
+        plain = super().check(graph, march)
+        broken = {"depthwise": "no_depthwise"}
+        if graph.types()["project"].dtype == "int16":
+            broken["project"] = "int8_only"
+        violations = tuple(Violation(rule, name, "", "", "", "") for name, rule in broken.items())
+        return attrs.evolve(plain, violations=plain.violations + violations)
 
     def estimate(self, graph: Graph, options: Any) -> PerformanceReport:
         if graph.types()["head"].dtype == "int16":
             raise BackendError("too wide")
+        if graph.types()["project"].dtype == "int16":
+            return attrs.evolve(super().estimate(graph, options), latency_ms=0.5)
         wide = sum(kind.dtype == "int16" for kind in graph.types().values())
         return attrs.evolve(super().estimate(graph, options), latency_ms=1.0 + 0.25 * wide)
 
@@ -44,7 +58,7 @@ def session_of(folder: Path) -> Session:
 
 
 def advised(found: Sensitivity, *names: str) -> Sensitivity:
-    advice = (Advice("int16", "", ""),)
+    advice = (Advice("int16", "make it int16", "dict(type=...)"),)
     layers = [
         attrs.evolve(layer, hurts=True, advice=advice) if layer.name in names else layer for layer in found.layers
     ]
@@ -72,3 +86,16 @@ def test_the_price_of_each_layer(folder: Path, found: tuple[Sensitivity, Any], m
     assert costs(priced) == {"stem": 0.25, "depthwise": 0.25, "head": None}
     assert network.layer("stem").dtype == "int8"
     assert with_latencies(plain, network, session_of(folder)) is plain, "nobody needs int16"
+
+
+def test_what_the_march_refuses_has_no_price(folder: Path, found: tuple[Sensitivity, Any], monkeypatch: Any) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "test_latency", sys.modules[__name__])
+    plain, network = found
+    told = with_latencies(advised(plain, "depthwise", "project"), network, session_of(folder))
+    assert costs(told) == {"depthwise": 0.25, "project": None}
+    kept, refused = (layer.to_json()["advice"][0] for layer in told.layers if layer.advice)
+    assert (kept["refused_by"], kept["text"]) == ("", "make it int16"), "refused in int8 already"
+    assert refused["text"] == "int16 would help, but the march refuses it here: int8_only"
+    assert (refused["refused_by"], refused["config"], refused["latency_ms"]) == ("int8_only", "", None)

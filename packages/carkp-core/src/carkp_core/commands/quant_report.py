@@ -111,7 +111,8 @@ def print_report(report: QuantReport, console: Console) -> None:
         for advice in layer.advice:
             cost = "" if advice.latency_ms is None else f" (about {advice.latency_ms:+.3f} ms a frame)"
             _say(console, f"{layer.name}: {advice.action}: {advice.text}{cost}")
-            _say(console, f"  {advice.config}")
+            if advice.config:
+                _say(console, f"  {advice.config}")
 
 
 def summary(found: Sensitivity) -> str:

@@ -33,7 +33,8 @@ Action = Literal["equalize", "observer", "adaround", "int16"]
 class Advice:
     """What to do, why, and what it would gain at this layer at most (NaN where that is not known).
 
-    ``config`` is what the calibration trainer's config would say: an entry of ``repairs``, or of ``qconfig_params``.
+    ``config`` is what the calibration trainer's config would say: an entry of ``repairs``, or of ``qconfig_params``;
+    empty where the march refuses it.
     """
 
     action: Action
@@ -42,6 +43,8 @@ class Advice:
     gain_db: float = math.nan
     #: What int16 adds to a frame, where a backend could estimate it.
     latency_ms: float | None = None
+    #: The march's rules that int16 would break here; empty where it may be done, or no backend could say.
+    refused_by: str = ""
 
 
 @frozen
