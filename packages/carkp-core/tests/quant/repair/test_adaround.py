@@ -84,7 +84,7 @@ def test_the_float_network_is_the_one_before_any_repair() -> None:
     network = coarse()
     wanted = float_outputs(network, x)
     calibrate(network, seen)
-    passes = [AdaRound(worst=2, samples=48, iterations=100), BiasCorrection(samples=48), BiasCorrection(samples=48)]
+    passes = [AdaRound(worst=1, samples=48, iterations=20), BiasCorrection(samples=48), BiasCorrection(samples=48)]
     for repair in passes:
         repair.before_calibration(network, [(seen,)])
     for repair in passes:

@@ -89,6 +89,23 @@ def test_layers_without_bias_and_layers_used_twice_are_left_alone() -> None:
     assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize(("mode", "count", "seed"), [("empirical", 3, 1), ("analytic", 1, 3)])
+@pytest.mark.parametrize("batch_norm", ["fuse_bn", "with_bn"])
+def test_a_correction_that_a_few_images_make_worse_is_taken_back(
+    mode: str, count: int, seed: int, batch_norm: str
+) -> None:
+    x = images(count, seed=seed)
+    network = calibrate(prepared(lively(KeypointNet(), seed), settings=quant_settings(batch_norm)), x)
+    before = convert(network, "net").digest()
+    BiasCorrection(mode).after_calibration(network, [(x,)])
+    report = network.repairs[0]
+    assert report["output_sqnr_db_corrected"] < report["output_sqnr_db_before"]
+    assert report["output_sqnr_db_after"] == report["output_sqnr_db_before"]
+    assert "left as it was" in report["summary"]
+    assert not report["kept"]
+    assert convert(network, "net").digest() == before
+
+
 @pytest.mark.parametrize("bounds", [Bounds(0.0, None), Bounds(0.0, 6.0), Bounds(-1.0, 1.0), Bounds(None, 2.0)])
 def test_moments_of_clipped_normals(bounds: Bounds) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -46,7 +46,8 @@ class BiasCorrection:
     """Correct biases once the scales are known.
 
     A layer that has neither a bias nor a batch norm has nothing to correct; one whose weights the network uses twice is
-    left alone, since its uses have errors of their own.
+    left alone, since its uses have errors of their own. Where the outputs are worse afterwards, as a few images may
+    bring about, all biases stay what they were.
 
     Parameters
     ----------
@@ -73,21 +74,27 @@ class BiasCorrection:
         looked_at = [first_samples(batches, self.samples)]
         before = output_sqnr_db(network, looked_at, reference)
         skipped = shared_weights(network)
+        biases = [(bias, bias.detach().clone()) for bias in _biases(network)]
         corrected = (
             self._empirical(network, batches, skipped) if self.mode == "empirical" else _analytic(network, skipped)
         )
         after = output_sqnr_db(network, looked_at, reference)
-        most = max(corrected.values(), default=0.0)
-        summary = (
-            f"{self.mode}, {len(corrected)} layers, by up to {most:.2f} output steps; "
-            f"output SQNR {before:.2f} -> {after:.2f} dB"
-        )
+        kept = after >= before
+        if kept:
+            most = max(corrected.values(), default=0.0)
+            did = f"{len(corrected)} layers, by up to {most:.2f} output steps"
+        else:
+            _put_back(biases)
+            did = f"left as it was, since {len(corrected)} corrected layers are worse"
+        summary = f"{self.mode}, {did}; output SQNR {before:.2f} -> {after:.2f} dB"
         report = {
             "mode": self.mode,
+            "kept": kept,
             "layers": {name: {"greatest_correction_steps": steps} for name, steps in corrected.items()},
             "left_alone": [s.name for s in network.steps if weighted(network, s.name) and s.name not in corrected],
             "output_sqnr_db_before": before,
-            "output_sqnr_db_after": after,
+            "output_sqnr_db_after": after if kept else before,
+            "output_sqnr_db_corrected": after,
         }
         note(network, self, summary, report)
 
@@ -136,9 +143,25 @@ def _analytic(network: QuantizedNetwork, skipped: set[str]) -> dict[str, float]:
 
 def _shift(layer: Weighted, by: Tensor) -> bool:
     """Add to the bias, or to the batch norm's that QAT keeps; False when there is none."""
-    bias = layer.bn.bias if layer.bn is not None else layer.bias
+    bias = _bias(layer)
     if bias is None:
         return False
     with torch.no_grad():
         bias.add_(by.to(bias))
     return True
+
+
+def _bias(layer: Weighted) -> Tensor | None:
+    return layer.bn.bias if layer.bn is not None else layer.bias
+
+
+def _biases(network: QuantizedNetwork) -> list[Tensor]:
+    layers = [weighted(network, step.name) for step in network.steps]
+    biases = [_bias(layer) for layer in layers if layer is not None]
+    return [bias for bias in biases if bias is not None]
+
+
+def _put_back(biases: Sequence[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for bias, before in biases:
+            bias.copy_(before)
