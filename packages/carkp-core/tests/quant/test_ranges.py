@@ -9,10 +9,12 @@ import torch
 from exact_networks import calibrated
 from torch import nn
 
-from carkp_core.errors import ConfigError
+from carkp_core.errors import ConfigError, QuantizationError
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ranges import LOOK_SAMPLES, LOOK_STEPS, joint_samples, main_process_says
+from carkp_core.quant.scales import HEADROOM
 from carkp_core.quant.settings import quant_settings, range_follower
+from carkp_core.quant.types import set_types
 
 torch.set_num_threads(1)
 
@@ -43,6 +45,35 @@ def test_scales_move_a_part_of_the_way_to_the_present_ranges() -> None:
     assert scales(network) == after
     network(2 * x)
     assert scales(network) != after
+
+
+def test_a_look_at_zeros_moves_no_scale_of_what_is_zero() -> None:
+    network, x = following()
+    with torch.no_grad():
+        for conv in (network.layer("0"), network.layer("2")):
+            conv.bias.zero_()
+    before = scales(network)
+    network(torch.zeros_like(x))
+    assert scales(network) == before
+
+
+def test_a_look_at_nan_is_an_error_that_names_the_layer() -> None:
+    network, x = following()
+    before = scales(network)
+    x[0, 0, 0, 0] = float("nan")
+    with pytest.raises(QuantizationError, match="cannot be calibrated") as caught:
+        network(x)
+    assert (caught.value.where, caught.value.seen) == ("img", "NaN in the network input, in training")
+    assert scales(network) == before
+
+
+def test_an_int16_tensor_keeps_its_headroom() -> None:
+    network, x = following(averaging_constant=1.0)
+    set_types(network, {"2": "int16"})
+    network(x)
+    with torch.no_grad():
+        greatest = float(network.float_values((x[:LOOK_SAMPLES],))["2"].abs().max())
+    assert float(network.layer("2").scale) * 32767 == pytest.approx(HEADROOM * greatest, rel=1e-6)
 
 
 def test_frozen_scales_and_evaluation_stay() -> None:

@@ -27,7 +27,7 @@ from carkp_core.quant.nesting import Nesting
 from carkp_core.quant.observers import MinMax, Observer
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.ranges import LOOK_SAMPLES, RangeFollower, joint_samples, main_process_says
-from carkp_core.quant.scales import fix_scales, require_usable
+from carkp_core.quant.scales import HEADROOM, fix_scales, require_usable
 from carkp_core.quant.step_gradient import LearnedStep, at_the_ends, learning, with_slope
 from carkp_core.quant.types import chosen_forms, take_forms
 
@@ -302,12 +302,14 @@ class QuantizedNetwork(nn.Module):
         layers = {name: self.layer(name) for name in observers}
         limits = {name: observers[name].threshold(INT_RANGE[layer.dtype][1]) for name, layer in layers.items()}
         for name, limit in main_process_says(limits).items():
-            scale = float(layers[name].scale.detach())
-            seen = safe_scale(limit, layers[name].dtype)
+            if limit == 0.0:  # zeros alone say nothing of the range
+                continue
+            dtype, scale = layers[name].dtype, float(layers[name].scale.detach())
+            seen = safe_scale(limit * (HEADROOM if dtype == "int16" else 1.0), dtype)
             layers[name].set_scale(scale + follower.averaging_constant * (seen - scale))
 
     def _looked_at(self, images: Sequence[Tensor], make: Callable[[], Observer]) -> Mapping[str, Observer]:
-        """Observers that have seen the float network on these images."""
+        """Observers that have seen the float network on these images, and nothing but finite values."""
         self.start_observing(make)
         observers = self.observers()
         try:
@@ -315,6 +317,8 @@ class QuantizedNetwork(nn.Module):
                 self.float_values(images, self._observe)
         finally:
             self._observers = None
+        for name, observer in (self._watched | dict(observers)).items():
+            require_usable(name, self.layer(name), observer, "in training")
         return observers
 
     def _input(self, name: str) -> Input:

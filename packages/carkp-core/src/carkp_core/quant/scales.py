@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+#: How much further than seen an int16 tensor reaches, where something widens or moves its scale.
+HEADROOM = 1.25
+
 
 def fix_scales(
     network: QuantizedNetwork,

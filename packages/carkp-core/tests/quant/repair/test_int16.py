@@ -11,7 +11,8 @@ from torch import nn
 from carkp_core.errors import ConfigError
 from carkp_core.quant.convert import convert
 from carkp_core.quant.network import QuantizedNetwork
-from carkp_core.quant.repair.int16 import HEADROOM, Int16, weight_bits_lost
+from carkp_core.quant.repair.int16 import Int16, weight_bits_lost
+from carkp_core.quant.scales import HEADROOM
 from carkp_core.quant.types import deciding, set_types, types
 
 

@@ -23,10 +23,9 @@ from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.ranges import portions
 from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
+from carkp_core.quant.scales import HEADROOM
 from carkp_core.quant.types import deciding, set_types
 
-#: How much further than seen an int16 tensor reaches.
-HEADROOM = 1.25
 #: Fewer lost weight bits than this are not worth a line.
 LEAST_BITS = 1e-3
 
