@@ -117,6 +117,30 @@ def test_rows_whose_steps_would_change_keep_their_weights() -> None:
     assert entry["error_learned"] <= entry["error_nearest"]
 
 
+def test_a_pattern_that_leaves_nothing_says_why() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.shared = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.max_pool2d(self.shared(self.shared(self.own(x)).relu()).sigmoid(), 2)
+
+    x = images(4)
+    network = prepared(Mixed().eval())
+    (pool,) = network.output_names
+    for pattern, said in (("shared*", "shared shares its weights with another layer"), (pool, "has no weights")):
+        repair = AdaRound(["own", pattern], samples=4, iterations=2)
+        with pytest.raises(ConfigError, match="can be used") as caught:  # before anything is observed
+            repair.before_calibration(network, [(x,)])
+        assert said in (caught.value.seen or "")
+        assert caught.value.allowed == "own"
+    # Of several that match, one is enough.
+    calibrate(network, x)
+    AdaRound("*", samples=4, iterations=2).after_calibration(network, [(x,)])
+    assert list(network.repairs[0]["layers"]) == ["own"]
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match="worst, samples and iterations"):
         AdaRound(iterations=0)

@@ -104,3 +104,30 @@ def test_a_wrong_pattern_names_layers() -> None:
     assert "stem.0" in (caught.value.seen or "")
     with pytest.raises(ConfigError, match="nothing is chosen"):
         Int16()
+
+
+class PoolBeside(nn.Module):
+    """A pool of the input beside a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.conv = nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.pool(x), self.conv(x)]
+
+
+def test_a_pattern_of_tensors_with_the_inputs_type_says_so() -> None:
+    x = (images(2),)
+    network = prepared(PoolBeside().eval())
+    with pytest.raises(ConfigError, match="'pool' names can be used") as caught:
+        Int16(["conv", "pool"]).before_calibration(network, [x])
+    assert "has the type of the input img" in (caught.value.seen or "")
+    assert caught.value.allowed == "conv"
+    # One that stays beside others that do not is as asked for.
+    Int16(outputs=True).before_calibration(network, [x])
+    assert types(network) == {"img": "int8", "pool": "int8", "conv": "int16"}
+    only = prepared(nn.Sequential(nn.MaxPool2d(2)).eval())
+    with pytest.raises(ConfigError, match="outputs=True names can be used") as caught:
+        Int16(outputs=True).before_calibration(only, [x])
+    assert caught.value.allowed == "no layer of this network"

@@ -35,7 +35,7 @@ from carkp_core.quant.layer import float_input
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.ranges import SAMPLES_AT_ONCE
-from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
+from carkp_core.quant.repair.repair import InputBatch, matching_layers, note, nothing_usable
 from carkp_core.quant.repair.side_by_side import (
     Visit,
     decibels,
@@ -79,6 +79,11 @@ class AdaRound:
         Of Adam, and lambda; both are for an error in parts of the nearest rounding's.
     seed:
         Of the choice of mini-batches.
+
+    Raises
+    ------
+    ConfigError
+        Counts below 1; in calibration, a pattern that matches no layer whose rounding can be learned.
     """
 
     def __init__(
@@ -100,8 +105,9 @@ class AdaRound:
         self.learning_rate, self.regularization, self.seed = learning_rate, regularization, seed
 
     def before_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
-        """Nothing: the scales are not known yet."""
+        """Nothing but a look at the patterns: the scales are not known yet."""
         forget_reference(network)
+        self._named(network)
 
     def after_calibration(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> None:
         """Learn, layer by layer in order, and put the weights on the chosen steps."""
@@ -121,13 +127,23 @@ class AdaRound:
         note(network, self, summary, report)
 
     def _chosen(self, network: QuantizedNetwork, batches: Sequence[InputBatch]) -> set[str]:
-        usable = [s.name for s in network.steps if weighted(network, s.name) is not None]
-        usable = [name for name in usable if name not in shared_weights(network)]
         if self.layers:
-            named = {name for pattern in self.layers for name in matching_layers(network, pattern, "AdaRound")}
-            return named & set(usable)
-        noise = rounding_sqnr_db(network, batches, usable)
+            return self._named(network)
+        noise = rounding_sqnr_db(network, batches, _usable(network))
         return set(sorted(noise, key=lambda name: noise[name])[: self.worst])
+
+    def _named(self, network: QuantizedNetwork) -> set[str]:
+        """The layers that the patterns choose; every pattern must choose one."""
+        usable, shared = _usable(network), shared_weights(network)
+        chosen: set[str] = set()
+        for pattern in self.layers:
+            matched = matching_layers(network, pattern, "AdaRound")
+            found = {name for name in matched if name in usable}
+            if not found:
+                why = {n: "shares its weights with another layer" if n in shared else "has no weights" for n in matched}
+                raise nothing_usable("AdaRound", repr(pattern), why, usable)
+            chosen |= found
+        return chosen
 
     def _learn(self, visit: Visit, advance: Advance) -> dict[str, Any]:
         layer: Any = visit.layer
@@ -266,6 +282,12 @@ def rounding_sqnr_db(
         share = noise.square().mean(dim=(0, 2, 3))[power > 0] / power[power > 0]
         found[visit.step.name] = decibels(1.0, float(share.mean()) if len(share) else 0.0)
     return found
+
+
+def _usable(network: QuantizedNetwork) -> list[str]:
+    """Layers with weights of their own."""
+    shared = shared_weights(network)
+    return [s.name for s in network.steps if weighted(network, s.name) is not None and s.name not in shared]
 
 
 def _set_folded_rows(layer: Weighted, rows: Tensor) -> None:

@@ -22,7 +22,7 @@ from carkp_core.quant.constants import WEIGHT_LIMIT, safe_scale
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.ranges import portions
-from carkp_core.quant.repair.repair import InputBatch, matching_layers, note
+from carkp_core.quant.repair.repair import InputBatch, matching_layers, note, nothing_usable
 from carkp_core.quant.scales import HEADROOM
 from carkp_core.quant.types import deciding, set_types
 
@@ -44,7 +44,7 @@ class Int16:
     Raises
     ------
     ConfigError
-        Nothing is chosen; in calibration, a pattern that no layer matches.
+        Nothing is chosen; in calibration, a pattern that no layer matches, or only such as have an input's type.
     """
 
     def __init__(self, tensors: Sequence[str] = (), outputs: bool = False) -> None:
@@ -67,11 +67,17 @@ class Int16:
         note(network, self, summary, {"tensors": chosen, "weight_bits_lost": lost})
 
     def _chosen(self, network: QuantizedNetwork) -> list[str]:
-        found = list(network.output_names) if self.outputs else []
-        for pattern in self.tensors:
-            found += matching_layers(network, pattern, "Int16")
-        chosen = dict.fromkeys(deciding(network, name) for name in found)
-        return [name for name in chosen if name not in network.inputs]
+        asked = {"outputs=True": list(network.output_names)} if self.outputs else {}
+        asked |= {repr(pattern): matching_layers(network, pattern, "Int16") for pattern in self.tensors}
+        chosen: list[str] = []
+        for said, names in asked.items():
+            found = [name for name in (deciding(network, name) for name in names) if name not in network.inputs]
+            if not found:
+                why = {name: f"has the type of the input {deciding(network, name)}" for name in names}
+                usable = dict.fromkeys(deciding(network, step.name) for step in network.steps)
+                raise nothing_usable("Int16", said, why, [name for name in usable if name not in network.inputs])
+            chosen += found
+        return list(dict.fromkeys(chosen))
 
 
 def greatest_values(network: QuantizedNetwork, batches: Sequence[InputBatch], names: Iterable[str]) -> dict[str, float]:

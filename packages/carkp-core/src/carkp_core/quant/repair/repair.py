@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -68,9 +68,31 @@ def matching_layers(network: QuantizedNetwork, pattern: str, who: str) -> list[s
     computing = [name for name in found if network.layer(name).own_scale]
     if found:
         return computing or found
-    names = list(paths)
     raise ConfigError(
         f"{who}: no layer matches {pattern!r}",
-        seen=", ".join(names[:6]) + (", ..." if len(names) > 6 else ""),
+        seen=_some(list(paths)),
         remedy="carkp quant-report lists the layers by name",
     )
+
+
+def nothing_usable(who: str, asked: str, why_not: Mapping[str, str], allowed: Sequence[str]) -> ConfigError:
+    """What to raise where a choice names layers of which a pass can use none.
+
+    Parameters
+    ----------
+    who, asked:
+        The pass, and what its config says.
+    why_not:
+        The layers that were named, and why each cannot be used.
+    allowed:
+        Those that can.
+    """
+    return ConfigError(
+        f"{who}: nothing that {asked} names can be used",
+        seen=_some([f"{name} {why}" for name, why in why_not.items()]),
+        allowed=_some(allowed) or "no layer of this network",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
