@@ -106,4 +106,20 @@ def test_the_pages_example_runs(files, monkeypatch, capsys):
     block = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert block is not None
     exec(block[1], {})
-    assert capsys.readouterr().out.strip() == "(32, 8, 8, 8) float32"
+    assert capsys.readouterr().out.strip() == "heatmaps (32, 8, 8, 8) float32"
+
+
+@pytest.mark.parametrize("kind", ["ir", "hbm"])
+def test_arrays_without_a_name_and_values_that_are_not_finite_are_refused(files, kind):
+    model = load_model(files[kind])
+    array = images(1)["img"]
+    for wrong in (
+        lambda: model(array),
+        lambda: model(None),
+        lambda: model.quantize(array),
+        lambda: model.dequantize(array),
+    ):
+        with pytest.raises(CarkpError, match="by name"):
+            wrong()
+    with pytest.raises(GraphError, match="not finite"):
+        model.quantize({"img": np.full((1, 3, 16, 16), np.nan)})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 import torch
 
+from carkp_core.errors import CarkpError
 from carkp_core.threads import single_threaded_pool
 
 
@@ -30,3 +32,20 @@ def test_torch_has_one_thread_there_and_as_many_as_before_here() -> None:
         assert other == [3]
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_that_cannot_be_started_are_an_error_and_leave_none_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(CarkpError, match="4 threads cannot be started"):
+        single_threaded_pool(4, "carkp-test")
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -205,12 +207,15 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("one array without a name")
+        with stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise BackendError(
-            "the inputs cannot be read", where=str(path), seen=str(error), allowed="an .npz file"
-        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        seen = "Python objects" if "allow_pickle" in str(error) else str(error)
+        allowed = "an .npz file of integer arrays, as numpy.savez writes it"
+        raise BackendError("the inputs cannot be read", where=str(path), seen=seen, allowed=allowed) from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Inference for test benches: load an integer model or an ``.hbm``, run numpy batches.
 
     model = load_model("int_infer-checkpoint-best.ir", threads=2)
-    heatmaps = model.dequantize(model({"img": images_int8}))["heatmaps"]
+    answers = model.dequantize(model({"img": images_int8}))  # by the names in model.outputs
 
 An integer model runs on the graph simulator, an ``.hbm`` on the machine simulator; both give the same integers.
 Legend: ``N`` images of a batch, any number; arrays are NCHW.
@@ -56,13 +56,23 @@ class Model:
         return self._execute(inputs)
 
     def quantize(self, values: Arrays) -> dict[str, Array]:
-        """Real values of inputs as integers: divided by the scale, rounded half to even, clamped."""
-        ports = {name: _port(self.inputs, name, "input") for name in values}
+        """Real values of inputs as integers: divided by the scale, rounded half to even, clamped.
+
+        Raises
+        ------
+        GraphError
+            When a name is unknown or a value is not finite.
+        """
+        ports = {name: _port(self.inputs, name, "input") for name in _by_name(values, self.inputs)}
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                raise GraphError(f"input {name!r} has values that are not finite", seen="NaN or infinity")
         return {n: arithmetic.quantize(value, ports[n].scale, ports[n].dtype) for n, value in values.items()}
 
     def dequantize(self, values: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         """Integers of outputs as float32 values."""
-        return {n: arithmetic.dequantize(v, _port(self.outputs, n, "output").scale) for n, v in values.items()}
+        by_name = _by_name(values, self.outputs)
+        return {n: arithmetic.dequantize(v, _port(self.outputs, n, "output").scale) for n, v in by_name.items()}
 
 
 def load_model(path: str | Path, threads: int | None = None) -> Model:
@@ -132,6 +142,13 @@ def _load_program(path: Path) -> Model:
         for ports in (program.inputs, program.outputs)
     )
     return Model(program.name, inputs, outputs, lambda values: run_program(program, values))
+
+
+def _by_name(values: Any, ports: Mapping[str, Port]) -> Arrays:
+    if not isinstance(values, Mapping):
+        remedy = f"pass a dict of arrays by name: {{{next(iter(ports))!r}: x}}"
+        raise GraphError("arrays are given by name", seen=type(values).__name__, remedy=remedy)
+    return values
 
 
 def _port(ports: Mapping[str, Port], name: str, what: str) -> Port:

@@ -115,3 +115,17 @@ def test_problems_are_named(file, tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"no")
     with pytest.raises(BackendError, match="inputs cannot be read"):
         invoke("run", file, "--inputs", tmp_path / "bad.npz")
+
+
+def test_damaged_inputs_are_named_and_never_a_traceback(file, tmp_path):
+    whole, path = tmp_path / "whole.npz", tmp_path / "in.npz"
+    np.savez(whole, img=np.zeros((1, 3, 16, 16), np.int8), more=np.arange(4000))
+    data = bytearray(whole.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    array, objects = tmp_path / "a.npy", tmp_path / "o.npz"
+    np.save(array, np.zeros(3))
+    np.savez(objects, img=np.array([{}], object))
+    for content in (b"", whole.read_bytes()[:200], bytes(data), array.read_bytes(), objects.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(BackendError, match=r"in\.npz: the inputs cannot be read"):
+            invoke("run", file, "--inputs", path)

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from carkp_core.errors import CarkpError
+
 
 def single_threaded_pool(threads: int, name: str) -> ThreadPoolExecutor:
     """Threads in each of which torch computes with one thread; elsewhere it keeps as many as it has."""
@@ -14,10 +16,18 @@ def single_threaded_pool(threads: int, name: str) -> ThreadPoolExecutor:
     # torch takes the number that was set last for threads to come: only these should have it.
     before = torch.get_num_threads()
     started = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    torch.set_num_threads(before)
+    try:
+        for _ in range(threads):
+            pool.submit(started.wait)
+        started.wait()
+    except BaseException as error:
+        started.abort()  # threads that wait for the others would keep the process alive
+        pool.shutdown(wait=False)
+        if not isinstance(error, RuntimeError):
+            raise
+        raise CarkpError(f"{threads} threads cannot be started", seen=str(error), remedy="use fewer threads") from error
+    finally:
+        torch.set_num_threads(before)
     return pool
 
 

@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "one channel and row for all": (lambda x: x[:, :1, :1].expand(-1, 3, 8, -1), "slice slice conv2d concat"),
     "indexing by a list": (lambda x: x[:, [3, 0]], "conv2d"),
     "indexing by a tensor": (lambda x: x[:, INDEX, ...], "conv2d"),
+    "indexing behind an ellipsis": (lambda x: x[..., [3, 0], :, :], "conv2d"),
     "features by an index": (lambda x: x.mean((2, 3)).index_select(1, INDEX), "avg_pool conv2d"),
     "a mean over the channels": (lambda x: x.mean(1, keepdim=True), "conv2d"),
     "a sum over a dimension": (lambda x: x.sum(dim=1), "conv2d rescale"),
@@ -203,3 +204,9 @@ def test_no_training_changes_chosen_channels() -> None:
     network = prepare(net, {"x": torch.zeros(1, 3, 8, 8)})
     trained = [tuple(p.shape) for p in network.parameters() if p.requires_grad and p.ndim == 4]
     assert trained == [(4, 3, 3, 3)]
+
+
+def test_rows_and_columns_by_a_list_have_no_integer_form_and_say_so() -> None:
+    for call in (lambda x: x[:, ..., [3, 0]], lambda x: x[..., :, [0, 1]]):
+        graph = fast_graph(Net(call).eval(), {"x": torch.zeros(1, 3, 6, 7)}, None)
+        assert [node.op.kind for node in graph.nodes] == ["conv2d", "opaque"]

@@ -49,6 +49,9 @@ def check_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[str, A
 def check_batch(declared: Sequence[Declared], inputs: Mapping[str, Array], door: Door) -> tuple[dict[str, Array], int]:
     """The same for any list of inputs; raises the door's error."""
     names = [one.name for one in declared]
+    if not isinstance(inputs, Mapping):
+        seen, remedy = type(inputs).__name__, f"pass a dict of arrays by name: {{{names[0]!r}: x}}"
+        raise door.error(f"{door.owner} takes its inputs by name", where=door.where, seen=seen, remedy=remedy)
     for name in inputs:
         if name not in names:
             raise door.error(f"{door.owner} has no input {name!r}", where=door.where, allowed=", ".join(names))

@@ -54,11 +54,21 @@ def _lower_index_select(call: Call) -> fx.Node | None:
 
 def _lower_indexed(call: Call) -> fx.Node | None:
     """``x[:, index]`` with a list or a tensor of whole numbers, behind it only whole dimensions."""
-    index = call.args["index"]
-    items = [item for item in index if item is not Ellipsis] if isinstance(index, tuple) else []
+    index, x = call.args["index"], call.args["input"]
+    if not isinstance(index, tuple) or not is_tensor(x):
+        return None
+    items = _spelt_out(index, len(call.shape_of(x)))
     if len(items) < 2 or any(not _whole(item) for item in (items[0], *items[2:])):
         return None
     return _chosen(call, 1, items[1]) if isinstance(items[1], (list, Tensor)) else None
+
+
+def _spelt_out(index: tuple[Any, ...], rank: int) -> list[Any]:
+    """The index with an ellipsis replaced by the whole dimensions that it stands for."""
+    items: list[Any] = []
+    for item in index:
+        items += [slice(None)] * (rank - len(index) + 1) if item is Ellipsis else [item]
+    return items
 
 
 def _whole(item: Any) -> bool:
