@@ -98,6 +98,33 @@ def test_training_without_scales_takes_them_from_the_first_batch() -> None:
     assert all(float(layer.scale) > 0 for _, layer in network.scaled_layers())
 
 
+def test_one_missing_scale_is_found_alone() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    network = calibrated(small(), x).train()
+    before = {name: float(layer.scale) for name, layer in network.scaled_layers()}
+    records, last = dict(network.observer_choices), network.steps[-1].name
+    network.layer(last).set_scale(0.0)
+    del network.observer_choices[last]
+    network(3 * x)
+    after = {name: float(layer.scale) for name, layer in network.scaled_layers()}
+    assert after.pop(last) > 1.5 * before.pop(last), "of a batch three times as large"
+    assert after == before
+    assert network.observer_choices.pop(last)["choice"] == "min_max"
+    assert network.observer_choices == {name: record for name, record in records.items() if name != last}
+
+
+def test_scales_missing_in_a_loaded_state_are_found_again_in_a_copy_too() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    empty = prepare(small(), {"img": x[:1]}).state_dict()
+    network = calibrated(small(), x).train()
+    network(x)
+    copied = copy.deepcopy(network)
+    nn.ModuleDict({"network": copied}).load_state_dict({f"network.{name}": value for name, value in empty.items()})
+    assert {float(layer.scale) for _, layer in copied.scaled_layers()} == {0.0}
+    copied(x)
+    assert all(float(layer.scale) > 0 for _, layer in copied.scaled_layers())
+
+
 def test_another_image_size_works_where_the_network_allows_it_and_is_named_where_not() -> None:
     x = torch.randn(2, 3, 8, 8)
     network = calibrated(small(), x)

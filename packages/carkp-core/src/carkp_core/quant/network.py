@@ -96,6 +96,9 @@ class QuantizedNetwork(nn.Module):
         #: Training steps seen, of which some look at the ranges.
         self._followed_steps = 0
         self._batch_norm_frozen = self._scales_frozen = False
+        #: No scale is missing: asked once, not at every training step, and again after a state was loaded.
+        self._scales_found = False
+        self.register_load_state_dict_post_hook(_look_again_for_scales)  # type: ignore[no-untyped-call]
         #: For each step, the tensors that nobody reads after it.
         self.freed = _last_uses(self.steps, self.output_names)
 
@@ -233,6 +236,7 @@ class QuantizedNetwork(nn.Module):
 
     def learn_scales(self, weights: bool = False) -> None:
         """Make the scales parameters, for QAT: those of activations but for fixed inputs, or those of weights."""
+        self._scales_found = False
         for module in self.modules():
             if isinstance(module, Weighted) and weights:
                 module.learn_weight_scale()
@@ -280,17 +284,20 @@ class QuantizedNetwork(nn.Module):
                 observer.update(values)
 
     def _find_missing_scales(self, images: Sequence[Tensor]) -> None:
-        """QAT without calibration: take the scales from the first batch, and learned ones of weights from these."""
+        """QAT without calibration: scales that are 0 come from the first batch, learned ones of weights from these."""
+        if self._scales_found:
+            return
         for module in self.layers.values():
             if isinstance(module, Weighted):
                 module.find_weight_scale()
-        if all(float(layer.scale.detach()) != 0.0 for _, layer in self.scaled_layers()):
-            return
-        observers = self._looked_at(joint_samples(images, None), MinMax)
-        self.observer_choices = fix_scales(self, observers)
-        found = main_process_says({name: float(layer.scale.detach()) for name, layer in self.scaled_layers()})
-        for name, scale in found.items():
-            self.layer(name).set_scale(scale)
+        missing = [name for name, layer in self.scaled_layers() if float(layer.scale.detach()) == 0.0]
+        if missing:
+            observers = self._looked_at(joint_samples(images, None), MinMax)
+            self.observer_choices |= fix_scales(self, {name: observers[name] for name in missing})
+            found = main_process_says({name: float(self.layer(name).scale.detach()) for name in missing})
+            for name, scale in found.items():
+                self.layer(name).set_scale(scale)
+        self._scales_found = True
 
     def _follow_ranges(self, images: Sequence[Tensor]) -> None:
         """QAT: move the scales towards the present ranges, if that was asked for and it is time."""
@@ -360,6 +367,11 @@ class QuantizedNetwork(nn.Module):
                 allowed=f"the network was traced for {traced}",
                 remedy="feed images of that size, or prepare the network again for this size",
             ) from error
+
+
+def _look_again_for_scales(network: nn.Module, _: Any) -> None:
+    """After a state was loaded, by whatever module holds the network; no method, since copies share their hooks."""
+    cast("QuantizedNetwork", network)._scales_found = False
 
 
 def _in_integers(layer: Layer, run: Callable[..., QTensor], *inputs: Any) -> QTensor:
