@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_graphs import RANGES, STEPS, Builder, Doubler, batch, small_network
 
+from carkp_bpu.compiler.samples import NetworkBuilder, random_inputs
 from carkp_bpu.simulator import torch_graph
 from carkp_bpu.simulator.graph import simulate
 from carkp_bpu.simulator.torch_graph import TorchExecutor
@@ -141,3 +142,15 @@ def test_what_cannot_be_run_is_refused():
     builder.add(ops.Opaque("torch.sort", (1, 3, 5, 5)))
     with pytest.raises(GraphError, match=r"torch\.sort has no integer form"):
         TorchExecutor(builder.graph(), "cpu")
+
+
+def test_a_constant_among_concatenated_tensors_stands_in_every_image():
+    network = NetworkBuilder((1, 4, 6, 6))
+    network.concat(1, "img", network.constant((1, 4, 6, 6)))
+    graph = network.graph()
+    inputs = random_inputs(graph, 3)
+    alone = [execute(graph, {"img": inputs["img"][i : i + 1]}) for i in range(3)]
+    wanted = {name: np.concatenate([one[name] for one in alone]) for name in graph.outputs}
+    for results in (execute(graph, inputs), simulate(graph, 1)(inputs), TorchExecutor(graph, "cpu")(inputs)):
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(results[name], value)

@@ -129,7 +129,8 @@ def _convolve(site: Site, shares: Sequence[_Share], residual: ops.Term | None) -
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
         x = inputs[0].permute(0, 2, 3, 1)
-        out = torch.empty((x.shape[0], *type_.shape[2:], type_.shape[1]), dtype=torch.int64, device=x.device)
+        images = max(len(value) for value in inputs)  # a constant has one image for all
+        out = torch.empty((images, *type_.shape[2:], type_.shape[1]), dtype=torch.int64, device=x.device)
         for share in shares:
             part = share.part
             grid = part.grid((out.shape[1], out.shape[2]))
@@ -137,11 +138,11 @@ def _convolve(site: Site, shares: Sequence[_Share], residual: ops.Term | None) -
             channels = slice(part.channel, part.channel + sums.shape[1])
             place = out[:, part.first_yx[0] :: part.step_yx[0], part.first_yx[1] :: part.step_yx[1], channels]
             if residual is None:
-                value = _rescale(sums, share.multiplier, share.shift, op.lo, op.hi).reshape(place.shape)
+                value = _rescale(sums, share.multiplier, share.shift, op.lo, op.hi).reshape(-1, *place.shape[1:])
             else:
                 limit, other = ADD_TERM_LIMIT, inputs[1].permute(0, 2, 3, 1)[..., channels]
                 value = _rescale(sums, share.multiplier, share.shift - ADD_FRACTION_BITS, -limit, limit)
-                value = value.reshape(place.shape) + _term(other, residual)
+                value = value.reshape(-1, *place.shape[1:]) + _term(other, residual)
                 value = _shifted(value, ADD_FRACTION_BITS).clamp(op.lo, op.hi)
             place.copy_(value)
         return out.permute(0, 3, 1, 2)
@@ -293,7 +294,9 @@ def _concat(site: Site) -> Step:
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
         pairs = zip(inputs, op.terms, strict=True)
-        return torch.cat([_rescale(v, term.multiplier, term.shift, op.lo, op.hi) for v, term in pairs], op.axis)
+        parts = [_rescale(v, term.multiplier, term.shift, op.lo, op.hi) for v, term in pairs]
+        images = max(len(part) for part in parts)  # a constant has one image for all
+        return torch.cat([part.expand(images, *part.shape[1:]) for part in parts], op.axis)
 
     return run
 

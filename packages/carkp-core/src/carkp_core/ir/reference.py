@@ -138,7 +138,8 @@ def _rescale(op: ops.Rescale, inputs: Inputs) -> IntArray:
 def _concat(op: ops.Concat, inputs: Inputs) -> IntArray:
     pairs = zip(op.terms, inputs, strict=True)
     parts = [arithmetic.rescale(value, term.multiplier, term.shift, op.lo, op.hi) for term, value in pairs]
-    return np.concatenate(parts, axis=op.axis)
+    images = max(len(part) for part in parts)  # a constant has one image for all
+    return np.concatenate([np.broadcast_to(part, (images, *part.shape[1:])) for part in parts], axis=op.axis)
 
 
 def _slice(op: ops.Slice, inputs: Inputs) -> IntArray:
