@@ -41,6 +41,11 @@ def batch_of(gt_xy: Tensor, valid: Tensor) -> dict[str, Any]:
     return {"gt_ldmk": gt_xy, "gt_ldmk_attr": valid}
 
 
+def test_of_a_distance_lower_is_better() -> None:
+    assert MeanKeypointDist().lower_is_better
+    assert not any(getattr(metric, "lower_is_better", False) for metric in (PCKMetric(), KeypointReport()))
+
+
 def pck_by_loops(pred: Tensor, gt: Tensor, valid: Tensor, alpha: float) -> float:
     hit = counted = 0
     for p, g, v in zip(pred.tolist(), gt.tolist(), valid.tolist(), strict=True):

@@ -247,6 +247,7 @@ class MeanKeypointDist(KeypointMetric):
     """Mean distance of the valid points in input pixels, under the key ``mean_dist``."""
 
     name = "mean_dist"
+    lower_is_better = True
 
     def compute(self) -> dict[str, float]:
         """Return the mean distance."""

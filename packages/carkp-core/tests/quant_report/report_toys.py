@@ -64,6 +64,16 @@ class Accompanied(Found):
         return (Companion(),)
 
 
+class Missed(Found):
+    """The share of samples whose point was missed, in percent."""
+
+    name = "missed"
+    lower_is_better = True
+
+    def compute(self) -> dict[str, float]:
+        return {self.name: 100 - 100 * super().compute()[self.name]}
+
+
 class Companion(Found):
     """The same share under another name."""
 

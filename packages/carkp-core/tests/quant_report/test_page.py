@@ -81,6 +81,17 @@ def test_a_spread_loss_asks_for_training(report: QuantReport) -> None:
     assert "+10.00" in html
 
 
+def test_what_is_no_share_is_not_shown_in_points(report: QuantReport) -> None:
+    layers = [attrs.evolve(layer, loss_alone=0.5) for layer in report.sensitivity.layers]
+    far = {"metrics_float": {"distance": 2.0}, "metrics_quantized": {"distance": 2.5}, "lower_is_better": True}
+    html = render_page(attrs.evolve(report, sensitivity=attrs.evolve(report.sensitivity, layers=tuple(layers), **far)))
+    data = data_of(html)
+    assert data["layers"][0]["loss"] == 0.5
+    assert data["metric_unit"] == "distance (lower is better)"
+    assert "points of" not in html
+    assert ">+0.5<" in html
+
+
 def test_names_are_text_and_never_markup(report: QuantReport) -> None:
     name = '</script><b>"x"&'
     layers = [attrs.evolve(layer, name=name, source=name) for layer in report.sensitivity.layers]

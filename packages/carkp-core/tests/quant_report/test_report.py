@@ -43,6 +43,13 @@ def test_the_metrics_are_those_of_predict(folder: Path) -> None:
         assert metrics == opened(folder, stage=stage).predictor(stage).predict().metrics
 
 
+def test_a_metric_of_which_lower_is_better(folder: Path) -> None:
+    write_config(folder, "calibration_trainer['val_metrics'] = [dict(type=report_toys.Missed)]\n")
+    found = reported(folder).sensitivity
+    assert (found.metric, found.lower_is_better) == ("missed", True)
+    assert found.loss == found.metrics_quantized["missed"] - found.metrics_float["missed"]
+
+
 def test_stopped_and_gone_on_with_it_is_the_very_same(folder: Path) -> None:
     whole = as_text(reported(folder, batch_size=4), folder)
     journal = folder / "models" / "quant-report" / "calibration" / "journal.jsonl"

@@ -56,6 +56,24 @@ def test_the_metrics_are_those_that_the_config_names(folder: Path) -> None:
     assert [metric.name for metric in open_source(session).metrics] == ["found"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "checkpoint", "lower"),
+    [
+        ("report_toys.Missed", "", True),
+        ("report_toys.Missed", "mode='max'", False),
+        ("report_toys.Missed", "mode='max', monitor_metric_key='missed'", False),
+        ("report_toys.Missed", "mode='max', monitor_metric_key='found'", True),
+        ("toys.Found", "", False),
+        ("toys.Found", "mode='min'", True),
+    ],
+)
+def test_the_direction_of_the_first_metric(folder: Path, metric: str, checkpoint: str, lower: bool) -> None:
+    extra = f"calibration_trainer['val_metrics'] = [dict(type={metric})]\n"
+    extra += f"calibration_trainer['callbacks'] = [val_callback, dict(type='Checkpoint', {checkpoint})]\n"
+    write_config(folder, extra)
+    assert open_source(opened(folder)).lower_is_better is lower
+
+
 def test_a_predictor_that_does_not_quantize_is_refused(folder: Path) -> None:
     extra = "calibration_predictor = dict(type='Predictor', model=model, data_loader=data_loader)\n"
     write_config(folder, extra)

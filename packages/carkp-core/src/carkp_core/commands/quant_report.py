@@ -95,6 +95,8 @@ def quant_report(
 
 def print_report(report: QuantReport, console: Console) -> None:
     """Print what the whole network loses, and the worst layers."""
+    from carkp_core.quant_report.page import metric_unit
+
     found = report.sensitivity
     _say(console, f"{report.task}, {report.stage}: {len(found.layers)} layers on {found.samples} samples")
     for note in report.notes:
@@ -104,7 +106,7 @@ def print_report(report: QuantReport, console: Console) -> None:
     console.print(_table(found, ranked[:SHOWN_LAYERS]))
     _say(console, "alone dB: signal to noise of the outputs when only this layer is quantized")
     if found.metric:
-        _say(console, f"lost, gained: points of {found.metric} when only it is quantized, when only it is in float")
+        _say(console, f"lost, gained: {metric_unit(found)} when only it is quantized, when only it is in float")
     if len(ranked) > SHOWN_LAYERS:
         _say(console, f"and {len(ranked) - SHOWN_LAYERS} more layers (the page and the JSON file have all)")
     for layer in ranked:
@@ -135,15 +137,17 @@ def _table(found: Sensitivity, layers: list[LayerFindings]) -> Table:
     for layer in layers:
         cells = [decibels(layer.network_alone_db)]
         if found.metric:
-            cells += [_points(layer.loss_alone), _points(layer.gain_without)]
+            cells += [_change(value, found.in_points) for value in (layer.loss_alone, layer.gain_without)]
         cells += [f"{100 * layer.clipping:.2g} %", ", ".join(advice.action for advice in layer.advice)]
         table.add_row(Text(layer.name), *cells, style="bold yellow" if layer.hurts else None)
     return table
 
 
-def _points(share: float) -> str:
-    """A change of a metric in hundredths, without a minus in front of nothing."""
-    return f"{100 * share:+.2f}" if abs(share) >= 5e-5 else "0"
+def _change(value: float, in_points: bool) -> str:
+    """A change of a metric, of a share in hundredths, without a minus in front of nothing."""
+    if not in_points:
+        return f"{value:+.3g}" if value else "0"
+    return f"{100 * value:+.2f}" if abs(value) >= 5e-5 else "0"
 
 
 def decibels(value: float) -> str:

@@ -11,7 +11,6 @@ import jinja2
 import numpy as np
 
 from carkp_core.ir.arithmetic import INT_RANGE
-from carkp_core.quant.sensitivity.advice import HURTS_LOSS
 from carkp_core.quant.sensitivity.findings import LayerFindings, Sensitivity
 from carkp_core.quant.sensitivity.histogram import Histogram
 from carkp_core.quant_report.report import QuantReport
@@ -45,14 +44,17 @@ def page_data(report: QuantReport) -> dict[str, Any]:
         "march": report.march,
         "samples": found.samples,
         "metric": found.metric,
+        "metric_unit": metric_unit(found),
         "notes": list(report.notes),
         "spread": found.spread,
         "cards": _cards(found, ranked),
         "advised": [{"name": layer.name, "advice": layer.advice} for layer in ranked if layer.advice],
         "data": {
             "metric": found.metric,
+            "metric_unit": metric_unit(found),
+            "in_points": found.in_points,
             "picked": found.layers.index(ranked[0]) if ranked else 0,
-            "layers": [_row(layer) for layer in found.layers],
+            "layers": [_row(layer, _factor(found)) for layer in found.layers],
         },
     }
 
@@ -61,10 +63,11 @@ def _cards(found: Sensitivity, ranked: list[LayerFindings]) -> list[dict[str, st
     cards = []
     if found.metric:
         before, after = found.metrics_float[found.metric], found.metrics_quantized[found.metric]
-        tone = "bad" if found.loss > HURTS_LOSS else "good"
+        tone = "bad" if found.loss > found.loss_bound else "good"
         cards.append(_card(f"{found.metric}, quantized", f"{after:.4f}", f"{before:.4f} in float", tone))
-        lost = 100 * found.loss
-        cards.append(_card("Lost", f"{lost:+.2f}" if lost else "0", "points of it", tone))
+        lost = f"{100 * found.loss:+.2f}" if found.in_points else f"{found.loss:+.4g}"
+        of = "points of it" if found.in_points else "lower is better" if found.lower_is_better else "of it"
+        cards.append(_card("Lost", lost if found.loss else "0", of, tone))
     cards.append(_card("Signal to noise at the outputs", _db(found.network_db), "the whole network quantized"))
     hurting = sum(layer.hurts for layer in found.layers)
     cards.append(_card("Layers that hurt", str(hurting), f"of {len(found.layers)}", "bad" if hurting else "good"))
@@ -73,11 +76,23 @@ def _cards(found: Sensitivity, ranked: list[LayerFindings]) -> list[dict[str, st
     return cards
 
 
+def metric_unit(found: Sensitivity) -> str:
+    """What losses and gains are counted in."""
+    if found.in_points:
+        return f"points of {found.metric}"
+    return f"{found.metric} (lower is better)" if found.lower_is_better else found.metric
+
+
+def _factor(found: Sensitivity) -> int:
+    """A share is shown in hundredths."""
+    return 100 if found.in_points else 1
+
+
 def _card(title: str, value: str, text: str, tone: str = "") -> dict[str, str]:
     return {"title": title, "value": value, "text": text, "tone": tone}
 
 
-def _row(layer: LayerFindings) -> dict[str, Any]:
+def _row(layer: LayerFindings, factor: int) -> dict[str, Any]:
     _, _, place = layer.source.partition(" (")
     highest = INT_RANGE[layer.dtype][1]
     return {
@@ -103,8 +118,8 @@ def _row(layer: LayerFindings) -> dict[str, Any]:
         "accumulated_db": _finite(layer.accumulated_db),
         "weights_db": _finite(layer.weights_db),
         "output_db": _finite(layer.output_db),
-        "loss": _finite(100 * layer.loss_alone),
-        "gain": _finite(100 * layer.gain_without),
+        "loss": _finite(factor * layer.loss_alone),
+        "gain": _finite(factor * layer.gain_without),
         "imbalance": layer.channel_imbalance,
         "equalized": [layer.output_equalized_db, layer.weights_equalized_db],
         "candidates": [[c.observer, c.threshold, _finite(c.gain_db)] for c in layer.candidates],

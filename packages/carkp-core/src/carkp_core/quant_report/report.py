@@ -106,7 +106,7 @@ def report_session(
         journal = Journal(folder / "journal.jsonl", key, options.fresh)
         _say_where(journal, len(feed), say)
         _measure(network, feed, trial, wanted, journal, environment)
-        found = findings(journal.batches, outline(network, source.observer), trial.compute)
+        found = findings(journal.batches, outline(network, source.observer), trial.compute, source.lower_is_better)
     found = with_latencies(found, network.network, session)
     return QuantReport(
         task=session.context.task,

@@ -23,6 +23,7 @@ from carkp_core.session import Session
 from carkp_core.stages import TRAINERS
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.seeding import seeded
+from carkp_core.train.trainer import as_list
 
 #: Stages that a report can be of. ``float`` is calibrated on the spot.
 REPORT_STAGES = ("calibration", "qat", "float")
@@ -50,6 +51,8 @@ class Source:
     checkpoints: Sequence[dict[str, str]] = ()
     #: The scales are to be calibrated first, on the data of the report.
     uncalibrated: bool = False
+    #: Of the first metric.
+    lower_is_better: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -103,6 +106,7 @@ def open_source(session: Session, stage: str | None = None) -> Source:
         observer=settings.calibration_observer if stage != "qat" else settings.qat_observer or "calibration's",
         checkpoints=getattr(pipeline, "sources", []),
         uncalibrated=stage == "float",
+        lower_is_better=_lower_is_better(session, stage, predictor.own_metrics),
         notes=("the float network, calibrated on the samples of this report",) if stage == "float" else (),
     )
 
@@ -148,6 +152,20 @@ def _prepared(session: Session, network: nn.Module) -> QuantizedNetwork:
 def _settings(pipeline: Any) -> QuantSettings:
     given = getattr(pipeline, "qconfig_params", None)
     return quant_settings(getattr(pipeline, "qat_mode", None), given)
+
+
+def _lower_is_better(session: Session, stage: str, metrics: Sequence[Any]) -> bool:
+    """Of the first metric: what the stage's ``Checkpoint`` says if it monitors that one, else what the metric says."""
+    values, owner = next(((values, metric) for metric in metrics if (values := metric.compute())), ({}, None))
+    trainer = derive.trainer_node(session.config, stage) or {}
+    predictor = derive.predictor_node(session.config, stage) or {}
+    same_first = as_list(trainer.get("val_metrics"))[:1] == as_list(predictor.get("metrics"))[:1]
+    for callback in trainer.get("callbacks") or ():
+        if derive.type_name(callback) == "Checkpoint" and "mode" in callback:
+            key = callback.get("monitor_metric_key")
+            if (key is None and same_first) or (key is not None and key == next(iter(values), None)):
+                return bool(callback["mode"] == "min")
+    return bool(getattr(owner, "lower_is_better", False))
 
 
 def _training_data(session: Session, stage: str) -> Any:

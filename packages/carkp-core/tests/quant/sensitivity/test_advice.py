@@ -32,6 +32,7 @@ def actions(**changes: Any) -> list[str]:
         ({"loss_alone": 0.01, "loss_error": math.nan}, False),
         ({"loss_alone": 0.0019, "loss_error": 0.0}, False),
         ({"loss_alone": -0.01, "loss_error": 0.0}, False),
+        ({"loss_alone": 0.01, "loss_error": 0.001, "loss_bound": 0.02}, False),
     ],
 )
 def test_a_layer_hurts_by_its_noise_or_by_a_sure_loss(changes: dict[str, float], hurts: bool) -> None:

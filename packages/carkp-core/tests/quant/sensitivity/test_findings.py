@@ -68,6 +68,25 @@ def test_metrics_are_of_the_summed_states() -> None:
     assert math.isnan(findings(sums[:3], shape, share).layers[1].loss_error), "three batches are too few"
 
 
+def test_a_metric_of_which_lower_is_better_loses_what_it_rises() -> None:
+    def distance(states: Sequence[State]) -> dict[str, float]:
+        return {"distance": 3.0 - 2.0 * share(states)["share"]}
+
+    sums, shape = batches(4)
+    plain, found = findings(sums, shape, share), findings(sums, shape, distance, lower_is_better=True)
+    assert any(layer.loss_alone for layer in plain.layers)
+    assert found.loss == pytest.approx(2 * plain.loss)
+    for a, b in zip(plain.layers, found.layers, strict=True):
+        assert b.loss_alone == pytest.approx(2 * a.loss_alone)
+        assert b.gain_without == pytest.approx(2 * a.gain_without)
+        assert b.loss_bound == pytest.approx(0.002 * found.metrics_float["distance"])
+    assert (plain.in_points, found.in_points) == (True, False)
+    small = attrs.evolve(found, metrics_float={"d": 0.4}, metrics_quantized={"d": 0.5})
+    assert not small.in_points, "a distance below 1 is no share"
+    assert small.spread
+    assert small.to_json()["lower_is_better"]
+
+
 def test_without_metrics_there_are_decibels_only() -> None:
     sums, shape = batches(1)
     bare = attrs.evolve(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: A layer hurts whose rounding alone moves the outputs by more than 3.2 % of their RMS.
 HURTS_DB = 30.0
-#: A layer hurts that alone costs more than this of the first metric, 0.2 points, and this many of its standard errors.
+#: A layer hurts that alone costs more than this of the first metric, and this many of its standard errors: 0.2 points
+#: of a share, 0.2 % of the float network's value of anything else.
 HURTS_LOSS, SURE = 0.002, 3.0
 #: Equalizing is worth it from this on: the median channel has lost about a bit.
 EQUALIZE_GAIN_DB = 6.0
@@ -74,7 +75,7 @@ def advise(layer: LayerFindings) -> Verdict:
 def hurts(layer: LayerFindings) -> bool:
     """Whether the layer, quantized alone, does visible harm."""
     certain = layer.loss_alone > SURE * layer.loss_error  # False where the error is not known
-    return layer.network_alone_db < HURTS_DB or (layer.loss_alone > HURTS_LOSS and certain)
+    return layer.network_alone_db < HURTS_DB or (layer.loss_alone > layer.loss_bound and certain)
 
 
 def equalize(layer: LayerFindings) -> Advice | None:

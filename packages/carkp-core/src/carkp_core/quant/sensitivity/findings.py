@@ -80,7 +80,8 @@ class LayerFindings:
     share: float
     metrics_alone: Metrics
     metrics_without: Metrics
-    #: What the first metric loses when only this layer is quantized, and gains when only it is left in float.
+    #: What the first metric loses when only this layer is quantized, and gains when only it is left in float; a metric
+    #: of which lower is better loses what it rises.
     loss_alone: float
     gain_without: float
     #: Standard error of ``loss_alone`` over the batches; NaN with fewer than ``ERROR_BATCHES``.
@@ -92,6 +93,8 @@ class LayerFindings:
     weights_equalized_db: float
     candidates: tuple[Candidate, ...]
     histogram: Histogram = field(repr=False)
+    #: A layer that alone costs more than this of the first metric hurts.
+    loss_bound: float = HURTS_LOSS
     hurts: bool = False
     advice: tuple[Advice, ...] = ()
 
@@ -109,6 +112,8 @@ class Sensitivity:
     metrics_float: Metrics
     metrics_quantized: Metrics
     layers: tuple[LayerFindings, ...]
+    #: Of the first metric.
+    lower_is_better: bool = False
 
     @property
     def metric(self) -> str:
@@ -118,12 +123,22 @@ class Sensitivity:
     @property
     def loss(self) -> float:
         """What quantization costs in that metric; NaN without one."""
-        return self.metrics_float[self.metric] - self.metrics_quantized[self.metric] if self.metric else math.nan
+        return _worse(self.metrics_float, self.metrics_quantized, self.metric, self.lower_is_better)
+
+    @property
+    def loss_bound(self) -> float:
+        """A loss above this is too much."""
+        return _loss_bound(self.metrics_float, self.metrics_quantized, self.metric, self.lower_is_better)
+
+    @property
+    def in_points(self) -> bool:
+        """Whether the metric is a share, of which people say points (hundredths)."""
+        return _is_share(self.metrics_float, self.metrics_quantized, self.metric, self.lower_is_better)
 
     @property
     def spread(self) -> bool:
         """Whether the metric loses too much although no layer hurts by itself."""
-        return self.loss > HURTS_LOSS and not any(layer.hurts for layer in self.layers)
+        return self.loss > self.loss_bound and not any(layer.hurts for layer in self.layers)
 
     def ranked(self) -> list[LayerFindings]:
         """Layers, worst first: those that hurt, then by the noise that each alone makes at the outputs."""
@@ -134,6 +149,7 @@ class Sensitivity:
         return {
             "samples": self.samples,
             "metric": self.metric,
+            "lower_is_better": self.lower_is_better,
             "network_db": self.network_db,
             "metrics_float": dict(self.metrics_float),
             "metrics_quantized": dict(self.metrics_quantized),
@@ -147,7 +163,12 @@ def worst_layers(found: Sensitivity, count: int | None = None) -> list[str]:
     return [layer.name for layer in found.ranked() if layer.hurts][:count]
 
 
-def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = lambda _: {}) -> Sensitivity:
+def findings(
+    batches: Sequence[BatchSums],
+    outline: Outline,
+    compute: Compute = lambda _: {},
+    lower_is_better: bool = False,
+) -> Sensitivity:
     """Put the batches of one network together.
 
     Parameters
@@ -158,10 +179,13 @@ def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = 
         What the layers are.
     compute:
         Metric values from summed states.
+    lower_is_better:
+        Whether the first metric is a distance or an error.
     """
     total = reduce(lambda a, b: a + b, batches)
     metrics_float, metrics_quantized = compute(total.in_float.states), compute(total.in_integers.states)
     metric = next(iter(metrics_float), "")
+    bound = _loss_bound(metrics_float, metrics_quantized, metric, lower_is_better)
     noises = {name: _network_noise(total, sums.only) for name, sums in total.layers.items()}
     everything = sum(noises.values())
     layers = []
@@ -176,9 +200,10 @@ def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = 
                 share=noises[name] / everything if everything else 0.0,
                 metrics_alone=alone,
                 metrics_without=without,
-                loss_alone=metrics_float[metric] - alone[metric] if metric else math.nan,
-                gain_without=without[metric] - metrics_quantized[metric] if metric else math.nan,
+                loss_alone=_worse(metrics_float, alone, metric, lower_is_better),
+                gain_without=_worse(without, metrics_quantized, metric, lower_is_better),
                 loss_error=_loss_error(batches, name, metric, compute),
+                loss_bound=bound,
             )
         )
     noisy = sorted(layers, key=lambda layer: -layer.share)[:TRIED_LAYERS]
@@ -190,7 +215,26 @@ def findings(batches: Sequence[BatchSums], outline: Outline, compute: Compute = 
         verdict = advise(layer)
         judged.append(attrs.evolve(layer, hurts=verdict.hurts, advice=verdict.advice))
     network_db = _decibels(1.0, _network_noise(total, total.in_integers))
-    return Sensitivity(total.samples, network_db, metrics_float, metrics_quantized, tuple(judged))
+    return Sensitivity(total.samples, network_db, metrics_float, metrics_quantized, tuple(judged), lower_is_better)
+
+
+def _worse(before: Metrics, after: Metrics, metric: str, lower_is_better: bool) -> float:
+    """By how much a metric is worse afterwards; NaN without one."""
+    if not metric:
+        return math.nan
+    return after[metric] - before[metric] if lower_is_better else before[metric] - after[metric]
+
+
+def _is_share(before: Metrics, after: Metrics, metric: str, lower_is_better: bool) -> bool:
+    """Within 0..1, and no distance that happens to be small."""
+    return bool(metric) and not lower_is_better and all(0.0 <= values[metric] <= 1.0 for values in (before, after))
+
+
+def _loss_bound(before: Metrics, after: Metrics, metric: str, lower_is_better: bool) -> float:
+    """The loss that is too much: of a share in its own unit, of anything else relative to the float network's value."""
+    if not metric or _is_share(before, after, metric, lower_is_better):
+        return HURTS_LOSS
+    return HURTS_LOSS * abs(before[metric])
 
 
 def _loss_error(batches: Sequence[BatchSums], name: str, metric: str, compute: Compute) -> float:
