@@ -90,6 +90,23 @@ class Everywhere(nn.Module):
         return [self.after_six(z), self.fc2(F.relu(self.fc1(small)))]
 
 
+class TwoUnits(nn.Module):
+    """Two outputs of one trunk, the second in another unit."""
+
+    def __init__(self, unit: float) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.deep = nn.Conv2d(8, 4, 3)
+        lively(self, 0)
+        with torch.no_grad():
+            self.second.weight.mul_(unit)
+            self.second.bias.mul_(unit)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = F.relu(self.stem(x))
+        return [self.deep(F.relu(self.first(x))), self.second(x)]
+
+
 def prepared(net: nn.Module, size: int = 16, **kwargs: object) -> QuantizedNetwork:
     return prepare(net, {"img": torch.zeros(1, 3, size, size)}, **kwargs).eval()  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from exact_networks import differing
-from repair_nets import KeypointNet, calibrate, float_outputs, images, lively, noise_share, prepared
+from repair_nets import KeypointNet, TwoUnits, calibrate, float_outputs, images, lively, noise_share, prepared
 
 from carkp_core.backend import Backend, CompileOptions
 from carkp_core.context import Context
@@ -69,6 +69,19 @@ def test_without_room_nothing_is_chosen_and_nothing_is_changed() -> None:
 def test_at_most_so_many_are_chosen() -> None:
     _, report = chosen(images(8), latency_budget=2.0, most=1)
     assert len(report["tensors"]) == 1
+
+
+def test_an_output_in_another_unit_does_not_decide_the_choice() -> None:
+    x = images(8)
+    reports = []
+    for unit in (1.0, 1000.0):
+        network = calibrate(prepared(TwoUnits(unit)), x)
+        AutoInt16(latency_budget=3.0, context=bytes_context()).after_calibration(network, [(x,)])
+        reports.append(network.repairs[0])
+    plain, loud = ([entry["tensor"] for entry in report["tensors"]] for report in reports)
+    assert plain == loud
+    assert "first" in loud  # which the loud output does not read
+    assert reports[0]["output_sqnr_db_after"] == pytest.approx(reports[1]["output_sqnr_db_after"], abs=0.01)
 
 
 def test_without_a_backend_it_says_what_to_do() -> None:

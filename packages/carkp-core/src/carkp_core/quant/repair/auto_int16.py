@@ -1,6 +1,6 @@
 """Int16 where it gains most for the time it takes: chosen by measured error and the backend's performance model.
 
-Greedy. Every tensor is tried alone: how much of the outputs' squared error goes when it is int16 (weight bits that its
+Greedy. Every tensor is tried alone: how much of the outputs' error goes when it is int16 (weight bits that its
 readers lose included, since the integers themselves are run). The best few are put in order of error gained for each
 millisecond added, and taken one after the other as long as the estimate of the whole program stays inside the budget,
 the march's checker accepts it, and the error really falls.
@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from carkp_core.backend import CompileOptions, NpuBackend
 from carkp_core.context import Context
@@ -25,7 +24,7 @@ from carkp_core.quant.layer import float_input
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.repair.int16 import greatest_values, weight_bits_lost, widen
 from carkp_core.quant.repair.repair import InputBatch, note
-from carkp_core.quant.repair.side_by_side import decibels, first_samples
+from carkp_core.quant.repair.side_by_side import decibels, first_samples, mean_noise, squares
 from carkp_core.quant.types import deciding, set_types
 
 #: A tensor must take this share of the present error away, else it stays int8.
@@ -90,7 +89,7 @@ class AutoInt16:
                 break
             names = [*(entry["tensor"] for entry in taken), name]
             found = trial.noise(names)
-            if found > noise * (1.0 - LEAST_GAIN):
+            if found >= noise * (1.0 - LEAST_GAIN):
                 refused[name] = "gains nothing beside those taken before"
                 continue
             with trial.with_int16(names) as changed:
@@ -108,14 +107,14 @@ class AutoInt16:
             "latency_ms_before": base,
             "latency_ms_after": latency,
             "latency_budget": self.latency_budget,
-            "output_sqnr_db_before": decibels(trial.signal, before),
-            "output_sqnr_db_after": decibels(trial.signal, noise),
+            "output_sqnr_db_before": decibels(1.0, before),
+            "output_sqnr_db_after": decibels(1.0, noise),
             "weight_bits_lost": weight_bits_lost(network, batches[0]),
         }
         note(network, self, _summary(report), report)
 
     def _alone(self, trial: _Trial, machine: _Machine, before: float) -> tuple[dict[str, float], dict[str, str]]:
-        """How much of the squared error each tensor takes away alone, the best few; why others cannot be int16."""
+        """How much of the error each tensor takes away alone, the best few; why others cannot be int16."""
         gains: dict[str, float] = {}
         refused: dict[str, str] = {}
         for name in track(trial.names, "int16: each tensor alone"):
@@ -194,16 +193,17 @@ class _Trial:
         self._images = first_samples(batches, samples)
         with torch.no_grad():
             self._wanted = network.float_values(self._images)
-        self.signal = sum(float(value.double().square().sum()) for value in self._wanted.values())
+        self._signal = {name: squares(value) for name, value in self._wanted.items()}
 
     def noise(self, names: Sequence[str]) -> float:
-        """Squared error of the outputs."""
+        """Noise over signal, the mean over the outputs."""
         with self.with_int16(names) as network, torch.no_grad():
             got = network.integer_values(self._images)
-        return sum(_squared(float_input(got[name]), self._wanted[name]) for name in self.network.output_names)
+        noise = {name: squares(float_input(got[name]) - wanted) for name, wanted in self._wanted.items()}
+        return mean_noise(self._signal, noise)
 
     def noise_or_why_not(self, name: str) -> float | str:
-        """Squared error with one tensor int16, or why it cannot be."""
+        """The noise with one tensor int16, or why it cannot be."""
         try:
             return self.noise([name])
         except QuantizationError as error:
@@ -239,7 +239,3 @@ class _Changed:
         set_types(network, dict.fromkeys(self._names, "int8"))
         for name, scale in self._scales.items():
             network.layer(name).scale.copy_(scale)
-
-
-def _squared(got: Tensor, wanted: Tensor) -> float:
-    return float((got - wanted).double().square().sum())

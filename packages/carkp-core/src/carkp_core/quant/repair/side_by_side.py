@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,16 +113,30 @@ def first_samples(batches: Sequence[InputBatch], samples: int) -> InputBatch:
 
 
 def output_sqnr_db(network: QuantizedNetwork, batches: Sequence[InputBatch], reference: QuantizedNetwork) -> float:
-    """Signal over quantization noise of the outputs in decibels, against the float outputs of ``reference``."""
-    signal = noise = 0.0
+    """Signal over quantization noise in decibels, the outputs' mean, against the float outputs of ``reference``."""
+    signal, noise = dict.fromkeys(network.output_names, 0.0), dict.fromkeys(network.output_names, 0.0)
     with torch.no_grad():
         for images in portions(batches):
             wanted = reference.float_values(images)
             got = network.integer_values(images)
-            for name in network.output_names:
-                signal += float(wanted[name].double().square().sum())
-                noise += float((float_input(got[name]) - wanted[name]).double().square().sum())
-    return decibels(signal, noise)
+            for name in signal:
+                signal[name] += squares(wanted[name])
+                noise[name] += squares(float_input(got[name]) - wanted[name])
+    return decibels(1.0, mean_noise(signal, noise))
+
+
+def squares(values: Tensor) -> float:
+    """The sum of squares."""
+    return float(values.double().square().sum())
+
+
+def mean_noise(signal: Mapping[str, float], noise: Mapping[str, float]) -> float:
+    """Noise over signal, the mean over the outputs, so that none counts more for its unit.
+
+    An output of zeros counts as 1 where there is noise, as in the sensitivity report.
+    """
+    ratios = [noise[name] / signal[name] if signal[name] > 0.0 else float(noise[name] > 0.0) for name in signal]
+    return sum(ratios) / len(ratios)
 
 
 def decibels(signal: float, noise: float) -> float:
