@@ -44,6 +44,8 @@ _PREPARED: weakref.WeakKeyDictionary[HbmProgram, dict[bool, Prepared]] = weakref
 #: Memories that no run uses now, to be used again.
 _IDLE: weakref.WeakKeyDictionary[HbmProgram, Memories] = weakref.WeakKeyDictionary()
 _IDLE_LOCK = threading.Lock()
+#: Callers that come at once wait for one proof and one preparation.
+_PREPARING = threading.RLock()
 
 
 def run_program(
@@ -95,16 +97,17 @@ def check_program_inputs(program: HbmProgram, inputs: Inputs, where: str | None 
 
 def inspect(program: HbmProgram) -> Proof:
     """Prove a program sound, once. Raises BackendError naming the faulty instruction."""
-    if program not in _PROOFS:
-        try:
-            _PROOFS[program] = prove(program)
-        except MemoryError as error:
-            about = program.description
-            raise BackendError(
-                "the program's memories are larger than this machine can model",
-                seen=f"{about.sram_bytes} bytes of SRAM, {about.ddr_bytes} of DDR",
-            ) from error
-    return _PROOFS[program]
+    with _PREPARING:
+        if program not in _PROOFS:
+            try:
+                _PROOFS[program] = prove(program)
+            except MemoryError as error:
+                about = program.description
+                raise BackendError(
+                    "the program's memories are larger than this machine can model",
+                    seen=f"{about.sram_bytes} bytes of SRAM, {about.ddr_bytes} of DDR",
+                ) from error
+        return _PROOFS[program]
 
 
 @contextlib.contextmanager
@@ -113,9 +116,10 @@ def _runner(program: HbmProgram, frames: int, vectors: bool | None) -> Iterator[
     about = program.description
     most = max(1, min(_BATCH_FRAMES, _BATCH_BYTES // (about.ddr_bytes + about.sram_bytes)))
     on_vectors = vector_kernels_run() if vectors is None else vectors
-    known = _PREPARED.setdefault(program, {})
-    if on_vectors not in known:
-        known[on_vectors] = prepare(program, inspect(program), most, on_vectors)
+    with _PREPARING:
+        known = _PREPARED.setdefault(program, {})
+        if on_vectors not in known:
+            known[on_vectors] = prepare(program, inspect(program), most, on_vectors)
     with _IDLE_LOCK:
         memories = _IDLE.pop(program, None)
     wanted = max(1, min(frames, most))
