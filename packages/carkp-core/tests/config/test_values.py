@@ -14,7 +14,8 @@ from carkp_core.config.values import argument_hints, described, fits
 @pytest.mark.parametrize(
     ("hint", "value"),
     [
-        (int, 3), (float, 3), (int, 3.0), (int | None, None), (str | Path, "a"), (Path, "a"),
+        (int, 3), (float, 3), (float, 2.5), (int, 3.0), (int, 10**400), (int | float, 2.5),
+        (int | None, None), (str | Path, "a"), (Path, "a"),
         (Sequence[int], [1, 2]), (Sequence[int], (1, 2)), (tuple[int, int], [1, 2]), (tuple[int, ...], [1, 2, 3]),
         (Sequence[str], "abc"), (Mapping[str, int], {"a": 1}), (Literal["fx"], "fx"), (Any, object()),
         (torch.nn.Module, "anything"), (int, {"type": "Something"}), (Sequence[int], [{"type": "Something"}]),
@@ -28,7 +29,9 @@ def test_what_fits(hint, value):
 @pytest.mark.parametrize(
     ("hint", "value"),
     [
-        (int, "320"), (float, "0.1"), (int | None, "a"), (str, 3), (Path, 3), (Sequence[int], 3), (Sequence[int], "12"),
+        (int, "320"), (int, 2.5), (int, float("nan")), (int, float("inf")), (int | None, 0.5),
+        (Sequence[int], [1, 2.5]), (float, "0.1"), (int | None, "a"), (str, 3), (Path, 3), (Sequence[int], 3),
+        (Sequence[int], "12"),
         (Sequence[int], ["1"]), (tuple[int, int], (1, 2, 3)), (list[str], "abc"), (Mapping[str, int], [1]),
         (Literal["fx"], "eager"), (int, [1]), (bool, "yes"), (None, 1), (str | None, {"a": 1}),
     ],

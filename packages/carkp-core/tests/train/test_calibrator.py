@@ -179,6 +179,11 @@ def test_an_impossible_number_of_batches_to_hold_back(tmp_path: Path, held_back:
         calibrator(tmp_path, held_back=held_back)
 
 
+def test_what_is_no_repair_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Validation is no repair"):
+        calibrator(tmp_path, repairs=[Witness(), Validation(spot_loader(6))])
+
+
 def test_a_model_without_observers(tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="no observers") as error:
         calibrator(tmp_path, model_convert_pipeline=None).fit()

@@ -1,7 +1,7 @@
 """Whether a config's literal can be what a callable's annotation says: a number, a text, a list, a mapping.
 
-Only clear contradictions count (``"320"`` for an int, ``5`` for a list). An annotation that is not understood, or
-stands for objects, accepts everything; a whole number and a fraction are both numbers.
+Only clear contradictions count (``"320"`` or ``2.5`` for an int, ``5`` for a list). An annotation that is not
+understood, or stands for objects, accepts everything; a whole number may be written as a float (``3.0``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
 
@@ -44,7 +44,9 @@ def fits(hint: Any, value: Any) -> bool:
     kind = origin or hint
     if kind in (None, type(None)):
         return value is None
-    if kind in (int, float, complex, bool):
+    if kind is int:
+        return isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    if kind in (float, complex, bool):
         return isinstance(value, Real)
     if kind is str or (isinstance(kind, type) and issubclass(kind, PurePath)):
         return isinstance(value, str)

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from carkp_core.config.values import argument_hints, described, fits
 from carkp_core.errors import ConfigError
 from carkp_core.quant.observers import OBSERVERS, Observer
 from carkp_core.quant.ranges import RangeFollower
@@ -55,21 +56,26 @@ def quant_settings(qat_mode: str | None = None, qconfig_params: Mapping[str, Any
     Raises
     ------
     ConfigError
-        An unknown mode or key, or an observer that weights cannot have; names what is allowed.
+        An unknown mode or key, a value of another type, or an observer that weights cannot have; names what is allowed.
     """
     mode = "fuse_bn" if qat_mode is None else qat_mode
     if mode not in QAT_MODES:
         where = "model_convert_pipeline.qat_mode"
         raise ConfigError(f"unknown qat_mode {mode!r}", where=where, allowed=", ".join(QAT_MODES))
-    params = dict(qconfig_params or {})
-    for key in params:
+    params = _mapping({} if qconfig_params is None else qconfig_params, "model_convert_pipeline.qconfig_params")
+    for key, value in params.items():
         if key not in _KEYS:
-            close = difflib.get_close_matches(key, _KEYS, n=1)
+            close = difflib.get_close_matches(str(key), _KEYS, n=1)
             raise ConfigError(
                 f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
                 where="model_convert_pipeline.qconfig_params",
                 allowed=", ".join(_KEYS),
             )
+        where = f"model_convert_pipeline.qconfig_params.{key}"
+        if value is not None and key.endswith("_qkwargs"):
+            _mapping(value, where)
+        elif value is not None and not isinstance(value, str):
+            raise ConfigError("an observer is named by a text", where=where, seen=repr(value), allowed="'min_max', say")
     for key, allowed in _WEIGHT_OBSERVERS.items():
         if (params.get(key) or "min_max") not in allowed:
             raise ConfigError(
@@ -85,6 +91,12 @@ def quant_settings(qat_mode: str | None = None, qconfig_params: Mapping[str, Any
         params.get("activation_qat_qkwargs") or {},
         params.get("weight_qat_observer") or "min_max",
     )
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError("not a mapping of names to values", where=where, seen=repr(value), allowed="dict(name=value)")
+    return dict(value)
 
 
 def range_follower(settings: QuantSettings, context: Any = None) -> RangeFollower | None:
@@ -108,6 +120,7 @@ def range_follower(settings: QuantSettings, context: Any = None) -> RangeFollowe
     if name in (None, LEARNED, "fixed_scale"):
         return None
     constant = kwargs.pop("averaging_constant", 0.1)
+    _require_fits("averaging_constant", constant, float)
     catalog = None if context is None else context.catalog
     make = observer_factory("min_max" if name == "moving_average" else str(name), kwargs, catalog)
     return RangeFollower(make, constant)
@@ -119,7 +132,7 @@ def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) 
     Raises
     ------
     ConfigError
-        An unknown name, something else than an observer, or an argument that it does not have.
+        An unknown name, something else than an observer, or an argument that it does not have or of another type.
     """
     kind: Any = OBSERVERS.get(name)
     if kind is None and catalog is not None and name in catalog:
@@ -132,6 +145,9 @@ def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) 
             allowed=", ".join(OBSERVERS),
         )
 
+    hints = argument_hints(kind)
+    for key, value in kwargs.items():
+        _require_fits(key, value, hints.get(key, Any), f"{name}: ")
     factory = ObserverFactory(name, kind, dict(kwargs))
     made: Any = factory()  # so that a wrong argument is reported now, not after the first batch
     if not isinstance(made, Observer):
@@ -142,6 +158,16 @@ def observer_factory(name: str, kwargs: Mapping[str, Any], catalog: Any = None) 
             allowed="a subclass of carkp_core.quant.observers.Observer",
         )
     return factory
+
+
+def _require_fits(key: str, value: Any, hint: Any, whose: str = "") -> None:
+    if not fits(hint, value):
+        raise ConfigError(
+            f"{whose}the argument {key!r} has another type",
+            where="model_convert_pipeline.qconfig_params",
+            seen=f"{value!r} ({type(value).__name__})",
+            allowed=described(hint),
+        )
 
 
 @frozen

@@ -79,7 +79,7 @@ class Calibrator:
         self.batch_processor = batch_processor or MultiBatchProcessor(need_grad_update=False)
         self.num_steps = num_steps
         self.held_back = held_back
-        self.repairs = tuple(repairs)
+        self.repairs = _repairs(repairs)
         self.context = context
         self._trainer = Trainer(
             model,
@@ -155,6 +155,19 @@ class Calibrator:
                 network.require_finite(f"held-back batch {number}")
                 training.environment.stop_if_asked()
         return seen
+
+
+def _repairs(given: Any) -> tuple[Repair, ...]:
+    given = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for repair in given:
+        if not all(callable(getattr(repair, method, None)) for method in ("before_calibration", "after_calibration")):
+            raise ConfigError(
+                f"Calibrator: {type(repair).__name__} is no repair",
+                where="calibration_trainer.repairs",
+                seen=repr(repair),
+                allowed="objects with before_calibration(network, batches) and after_calibration(network, batches)",
+            )
+    return given
 
 
 def _pieces(batches: Sequence[InputBatch], environment: Environment) -> Iterator[InputBatch]:

@@ -36,7 +36,7 @@ class Kl(HistogramObserver):
         super().__init__()
         if candidates < 2:
             raise ConfigError("kl: too few candidates", seen=str(candidates), allowed="2 or more")
-        self._candidates = candidates
+        self._candidates = int(candidates)  # a config may say 1e2
 
     def threshold(self, levels: int) -> float:
         return kl_threshold(self.histogram, self.absmax, levels, self._candidates)
