@@ -92,6 +92,8 @@ class Layer(nn.Module):
         super().__init__()
         self.origin = ()
         self.bounds = Bounds()
+        #: The upper clamp that a repair took off, to be put back by a state that has it.
+        self.taken_high: float | None = None
         self.dtype = "int8"
         self.label = type(self).__name__
         self.source = Source()

@@ -59,14 +59,27 @@ def take_forms(network: QuantizedNetwork, state: Mapping[str, Any]) -> None:
     """Take over what ``chosen_forms`` returned; a state that does not say it changes nothing."""
     if "int16" in state:
         set_types(network, {name: "int16" if name in state["int16"] else "int8" for name in types(network)})
-    for name in state.get("unclamped", ()):
-        unclamp(network, name)
-    network.equalizations = list(state.get("equalizations", []))
+    if "unclamped" in state:
+        for name in [name for name in network.unclamped if name not in state["unclamped"]]:
+            _clamp_again(network, name)
+        for name in state["unclamped"]:
+            unclamp(network, name)
+    if "equalizations" in state:
+        network.equalizations = list(state["equalizations"])
 
 
 def unclamp(network: QuantizedNetwork, name: str) -> None:
     """Take the upper clamp off a layer, and remember it."""
+    if name in network.unclamped:
+        return
     layer = network.layer(name)
+    layer.taken_high = layer.bounds.high
     layer.bounds = Bounds(layer.bounds.low, None)
-    if name not in network.unclamped:
-        network.unclamped.append(name)
+    network.unclamped.append(name)
+
+
+def _clamp_again(network: QuantizedNetwork, name: str) -> None:
+    layer = network.layer(name)
+    layer.bounds = Bounds(layer.bounds.low, layer.taken_high)
+    layer.taken_high = None
+    network.unclamped.remove(name)
