@@ -64,6 +64,14 @@ class Accompanied(Found):
         return (Companion(),)
 
 
+class Spoil:
+    """A transform that divides by 0 in one pixel."""
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        sample["img"][0, 0, 0] /= 0.0
+        return sample
+
+
 class Missed(Found):
     """The share of samples whose point was missed, in percent."""
 

@@ -11,7 +11,7 @@ from npu_toys import write_config as write_single_stage_config
 from report_toys import LAYERS, opened, reported, train, write_config
 
 from carkp_core.cli_options import write_json
-from carkp_core.errors import CheckpointError, ConfigError
+from carkp_core.errors import CheckpointError, ConfigError, DataError, QuantizationError
 from carkp_core.quant_report.report import QuantReport, ReportOptions, report_session
 from carkp_core.train.interrupts import StoppedError
 
@@ -48,6 +48,14 @@ def test_a_metric_of_which_lower_is_better(folder: Path) -> None:
     found = reported(folder).sensitivity
     assert (found.metric, found.lower_is_better) == ("missed", True)
     assert found.loss == found.metrics_quantized["missed"] - found.metrics_float["missed"]
+
+
+def test_data_that_nothing_can_be_said_of(folder: Path) -> None:
+    write_config(folder, "transforms.append(dict(type=report_toys.Spoil))\n")
+    with pytest.raises(QuantizationError, match="NaN or infinite values in the network input"):
+        reported(folder)
+    with pytest.raises(DataError, match="0 samples"):
+        reported(folder, "data_loader.dataset.count=0")
 
 
 def test_stopped_and_gone_on_with_it_is_the_very_same(folder: Path) -> None:

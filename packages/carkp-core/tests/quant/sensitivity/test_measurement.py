@@ -11,6 +11,7 @@ from exact_networks import calibrated
 from sensitive_nets import DepthwiseNet, healthy, images
 from torch import Tensor, nn
 
+from carkp_core.errors import QuantizationError
 from carkp_core.quant.sensitivity.measurement import SLOTS, BatchSums, measure, measured_layers
 from carkp_core.quant.sensitivity.mixed import MixedNetwork, as_float
 
@@ -26,6 +27,23 @@ def rounded(values: Tensor, scale: float) -> Tensor:
 def measured(x: Tensor) -> tuple[MixedNetwork, BatchSums]:
     mixed = MixedNetwork(healthy())
     return mixed, measure(mixed, [x])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_images_that_are_not_finite_are_named(value: float) -> None:
+    x = images(2)
+    x[1, 2, 3, 4] = value
+    with pytest.raises(QuantizationError, match="in the network input") as error:
+        measured(x)
+    assert error.value.where == "img"
+    assert "transforms" in error.value.remedy
+
+
+def test_the_first_layer_that_is_not_finite_is_named() -> None:
+    mixed = MixedNetwork(healthy())
+    with pytest.raises(QuantizationError, match="in its output") as error:
+        measure(mixed, [torch.full((2, 3, 8, 8), 3e38)], layers=["head"])
+    assert error.value.where.startswith("stem (")
 
 
 class TestOneLayerAlone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sensitive_nets import broken, healthy, images
 
+from carkp_core.errors import QuantizationError
 from carkp_core.quant.repair.equalize import CrossLayerEqualization
 from carkp_core.quant.sensitivity import sensitivity, worst_layers
 
@@ -13,6 +14,11 @@ def test_a_healthy_network_has_no_layer_that_hurts() -> None:
     found = sensitivity(healthy(), [(images(8, seed=1),)])
     assert worst_layers(found) == []
     assert all(layer.advice == () for layer in found.layers)
+
+
+def test_no_batches_are_an_error() -> None:
+    with pytest.raises(QuantizationError, match="no batches"):
+        sensitivity(healthy(), [])
 
 
 @pytest.mark.parametrize("names", [("depthwise",), ("depthwise2",), ("depthwise", "depthwise2")])

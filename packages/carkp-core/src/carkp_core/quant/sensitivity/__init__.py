@@ -27,6 +27,11 @@ def sensitivity(network: QuantizedNetwork, batches: Iterable[Sequence[Tensor]]) 
     ----------
     batches:
         What to call it with: a tensor [N, ...] for each of its inputs, at least one batch.
+
+    Raises
+    ------
+    QuantizationError
+        Without any batch, or when an input or a layer of the float network is NaN or infinite.
     """
     mixed = MixedNetwork(network)
     return findings([measure(mixed, images) for images in batches], outline(mixed))

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 from attrs import field, frozen
 
+from carkp_core.errors import QuantizationError
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant.observers import OBSERVERS, Observer
 from carkp_core.quant.sensitivity.advice import HURTS_LOSS, Advice, advise, hurts
@@ -181,7 +182,15 @@ def findings(
         Metric values from summed states.
     lower_is_better:
         Whether the first metric is a distance or an error.
+
+    Raises
+    ------
+    QuantizationError
+        Without any batch.
     """
+    if not batches:
+        remedy = "give at least one batch: check that the data set is not empty"
+        raise QuantizationError("there is nothing to measure the layers on", seen="no batches", remedy=remedy)
     total = reduce(lambda a, b: a + b, batches)
     metrics_float, metrics_quantized = compute(total.in_float.states), compute(total.in_integers.states)
     metric = next(iter(metrics_float), "")

@@ -14,6 +14,7 @@ Legend: ``N`` images of a batch, ``C`` channels on dimension 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -23,9 +24,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from carkp_core.errors import QuantizationError
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant import exact
 from carkp_core.quant.exact import QTensor
+from carkp_core.quant.layer import Layer
 from carkp_core.quant.network import Step
 from carkp_core.quant.sensitivity.histogram import Counts, Histogram, histogram_of
 from carkp_core.quant.sensitivity.mixed import MixedNetwork, Value, as_float
@@ -139,6 +142,11 @@ def measure(
         Names of the tensors to look at; by default all of ``measured_layers``.
     measured:
         Called with each layer's name once it was measured; it may raise to stop.
+
+    Raises
+    ------
+    QuantizationError
+        When an input or a layer of the float network is NaN or infinite.
     """
     with torch.no_grad(), exact.exact_convolutions():
         return _Walk(network, images, score, set(measured_layers(network) if layers is None else layers), measured)()
@@ -157,6 +165,8 @@ class _Walk:
     ) -> None:
         self._network, self._score, self._wanted, self._measured = network, score, wanted, measured
         self._images = images
+        for name, image in zip(network.network.inputs, images, strict=True):
+            _require_finite(network.network.layer(name), image)
         self._floats, self._integers = network.inputs(images)
         self._reference = network.finish(0, dict(self._floats), integers=False)
 
@@ -188,6 +198,7 @@ class _Walk:
         """Take a layer's turn in both networks; its sums if it is to be looked at."""
         network, name = self._network, step.name
         y = network.in_float(step, self._floats)
+        _require_finite(network.layer(step), y)
         q = network.in_integers(step, self._integers)
         if name not in self._wanted:
             self._advance(index, name, y, q)
@@ -216,6 +227,28 @@ class _Walk:
     def _answer(self, outputs: Mapping[str, Tensor]) -> Answer:
         noise = tuple(_energy(outputs[name] - reference) for name, reference in self._reference.items())
         return Answer(noise, tuple(self._score(self._network.network.nested(outputs))))
+
+
+def _require_finite(layer: Layer, values: Tensor) -> None:
+    """Values that no integers can stand for are the float network's fault, or the data's."""
+    if math.isfinite(sum(float(value) for value in torch.aminmax(values))):
+        return
+    if layer.kind == "input":
+        place, remedy = (
+            "the network input",
+            "the data and their transforms: divisions by 0, missing values, wrong types",
+        )
+    else:
+        place, remedy = (
+            "its output",
+            "the float network: predict --stage float must give finite outputs on these images",
+        )
+    raise QuantizationError(
+        "the layer cannot be measured",
+        where=str(layer.source),
+        seen=f"NaN or infinite values in {place}",
+        remedy=f"look at {remedy}",
+    )
 
 
 def _sums(
