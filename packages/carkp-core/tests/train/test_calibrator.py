@@ -141,10 +141,14 @@ def test_repairs_run_around_the_observers_on_batches_that_were_held_back(tmp_pat
     assert not held & observed
 
 
-def test_data_too_small_to_hold_any_back_serves_for_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("samples", "shapes"), [(7, [(7, 1, 8, 8)]), (8, [(2, 1, 8, 8)])])
+def test_data_too_small_to_hold_any_back_serves_for_both_and_that_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], samples: int, shapes: list[tuple[int, ...]]
+) -> None:
     witness = Witness()
-    calibrator(tmp_path, data_loader=spot_loader(3, 3), num_steps=2, repairs=[witness]).fit()
-    assert [tuple(image.shape) for (image,) in witness.batches] == [(3, 1, 8, 8)]
+    calibrator(tmp_path, data_loader=spot_loader(samples, samples), num_steps=2, repairs=[witness]).fit()
+    assert [tuple(image.shape) for (image,) in witness.batches] == shapes
+    assert ("too little calibration data to hold any back" in capfd.readouterr().err) == (samples < 8)
 
 
 def test_mix_chooses_on_held_back_batches_and_writes_down_every_candidate(

@@ -35,7 +35,15 @@ def test_the_same_samples_stay_away_in_every_epoch(shuffle: bool) -> None:
 
 @pytest.mark.parametrize(
     ("count", "batch", "drop_last", "held_count"),
-    [(400, 4, False, 16), (12, 4, False, 3), (5, 4, True, 1), (4, 4, True, 0), (3, 2, False, 0), (0, 2, False, 0)],
+    [
+        (400, 4, False, 16),
+        (12, 4, False, 3),
+        (9, 8, True, 1),
+        (8, 8, True, 0),
+        (8, 2, False, 2),
+        (7, 2, False, 0),
+        (0, 2, False, 0),
+    ],
 )
 def test_at_most_a_quarter_is_held_back_and_a_batch_stays(
     count: int, batch: int, drop_last: bool, held_count: int

@@ -24,7 +24,7 @@ from carkp_core.train.callbacks.base import Callback
 from carkp_core.train.callbacks.checkpoint import Checkpoint
 from carkp_core.train.environment import Environment
 from carkp_core.train.evaluation import evaluating
-from carkp_core.train.held_back import split
+from carkp_core.train.held_back import LEAST_SAMPLES, split
 from carkp_core.train.loaders import EpochLoader, LoaderPlan, open_loader
 from carkp_core.train.processors import MultiBatchProcessor
 from carkp_core.train.state import Training
@@ -32,6 +32,10 @@ from carkp_core.train.trainer import Convert, Trainer, run_untrained
 
 #: Layers named in one message; the rest is counted.
 _LISTED = 4
+_NOT_HELD_BACK = (
+    f"too little calibration data to hold any back (fewer than {LEAST_SAMPLES} samples, or no whole batch would stay):"
+    " the observed batches also serve to choose and to measure by"
+)
 
 
 @deferred(data_loader=())
@@ -47,7 +51,7 @@ class Calibrator:
     num_steps:
         Batches to observe.
     held_back:
-        Batches of the data that are never observed, but at most a quarter of the samples. The
+        Batches of the data that are never observed, but at most a quarter of the samples and none of fewer than 8. The
         observer ``mix`` chooses by them, and repairs measure on them.
     repairs:
         Passes that make quantization cost less, run in this order before and after the observers.
@@ -113,6 +117,8 @@ class Calibrator:
                 repair.before_calibration(network, batches)
             _report_repairs(network, environment)
             network.start_observing()
+            if apart is loader and self.held_back and (self.repairs or network.chooses):
+                environment.say(_NOT_HELD_BACK)
             self._observe(training, network, loader)
             if network.chooses:
                 batches = batches or self._inputs(training, network, apart)

@@ -13,6 +13,8 @@ from carkp_core.train.samplers import Order
 
 #: No more than this share of the samples is held back, however few there are.
 GREATEST_SHARE = 0.25
+#: Of fewer samples none is held back: one image would choose for all, and the observers would miss it.
+LEAST_SAMPLES = 8
 
 
 class Listed:
@@ -49,7 +51,8 @@ class Without:
 def split(plan: LoaderPlan, batches: int, seed: int) -> tuple[LoaderPlan, LoaderPlan | None]:
     """Hold back the samples of an epoch's first batches.
 
-    At most a quarter of the samples is held back, and with ``drop_last`` a whole batch stays.
+    At most a quarter of the samples is held back, none of fewer than ``LEAST_SAMPLES``, and with ``drop_last`` a whole
+    batch stays.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def split(plan: LoaderPlan, batches: int, seed: int) -> tuple[LoaderPlan, Loader
     distinct = list(dict.fromkeys(first))
     staying = plan.batch_size if plan.drop_last else 1
     count = min(batches * plan.batch_size, int(GREATEST_SHARE * len(distinct)), len(distinct) - staying)
-    if count < 1:
+    if count < 1 or len(distinct) < LEAST_SAMPLES:
         return plan, None
     held = distinct[:count]
     rest = attrs.evolve(plan, shuffle=False, sampler=Without(order, frozenset(held)))
