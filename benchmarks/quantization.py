@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ BROKEN_FACTOR, BROKEN_CHANNELS = 50.0, 3
 #: Blocks whose channels are scaled.
 BROKEN_BLOCKS = (2, 5)
 
-#: way -> one score for each seed that could be quantized.
-Scores = dict[str, list[Score]]
+#: way -> seed -> its score, where it could be quantized.
+Scores = dict[str, dict[int, Score]]
 
 
 def run(folder: str = FOLDER) -> Iterator[str]:
@@ -52,9 +52,11 @@ def run(folder: str = FOLDER) -> Iterator[str]:
             result = score(given, way)
             if isinstance(result, str):
                 yield f"seed {seed}: {name}: not measured: {result}"
+                if name == FLOAT:  # nothing to compare this seed's others with
+                    break
                 continue
-            scores.setdefault(name, []).append(result)
-            yield f"seed {seed}: {name}: {_one(result, scores[FLOAT][-1])}"
+            scores.setdefault(name, {})[seed] = result
+            yield f"seed {seed}: {name}: {_one(result, scores[FLOAT][seed])}"
             _keep(place, scores)
     yield from _table(scores)
     yield from verdicts(scores)
@@ -97,7 +99,7 @@ def _beside_peers(scores: Scores) -> Iterator[str]:
 
 def losses(scores: Scores, way: str) -> dict[str, list[float]]:
     """Points lost against each seed's float model, by metric; negative where quantizing gained."""
-    pairs = list(zip(scores[FLOAT], scores[way], strict=False))
+    pairs = [(scores[FLOAT][seed], score) for seed, score in scores[way].items()]
     return {name: [100 * (a.pck[name] - b.pck[name]) for a, b in pairs] for name in ("PCK@0.02", "PCK@0.05", "PCK@0.1")}
 
 
@@ -172,8 +174,8 @@ def _table(scores: Scores) -> Iterator[str]:
     """Markdown rows: points lost, mean over the seeds and (greatest minus least)."""
     yield "| way | PCK@0.1 | lost @0.1 | lost @0.05 | lost @0.02 | mean distance, px | seconds | MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for name, results in scores.items():
-        lost = losses(scores, name)
+    for name, by_seed in scores.items():
+        lost, results = losses(scores, name), by_seed.values()
         cells = [f"{100 * statistics.mean(r.pck['PCK@0.1'] for r in results):.2f}"]
         cells += [
             f"{statistics.mean(lost[key]):.2f} ({spread(lost[key]):.2f})" for key in ("PCK@0.1", "PCK@0.05", "PCK@0.02")
@@ -193,10 +195,10 @@ def _one(result: Score, floats: Score) -> str:
     return f"{lost}, mean distance {result.mean_dist:.3f} px, {work}{result.note and '; ' + result.note}"
 
 
-def _keep(folder: Path, scores: Mapping[str, Sequence[Score]]) -> None:
-    plain = {name: [attrs.asdict(result) for result in results] for name, results in scores.items()}
+def _keep(folder: Path, scores: Scores) -> None:
+    plain = {name: {seed: attrs.asdict(result) for seed, result in found.items()} for name, found in scores.items()}
     (folder / "results.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    (folder / "table.md").write_text("\n".join(_table(dict(scores))) + "\n", encoding="utf-8")  # type: ignore[arg-type]
+    (folder / "table.md").write_text("\n".join(_table(scores)) + "\n", encoding="utf-8")
 
 
 def _met(flag: bool) -> str:
