@@ -68,6 +68,21 @@ def test_metrics_are_of_the_summed_states() -> None:
     assert math.isnan(findings(sums[:3], shape, share).layers[1].loss_error), "three batches are too few"
 
 
+def test_a_batch_without_the_metric_does_not_count_in_its_error() -> None:
+    def counted(states: Sequence[State]) -> dict[str, float]:
+        return share(states) if states[0]["all"] > 0 else {"share": math.nan}
+
+    sums, shape = batches(4)
+    nothing = attrs.evolve(sums[0].in_float, states=({"hits": np.asarray(0), "all": np.asarray(0)},))
+    blank = attrs.evolve(sums[0], in_float=nothing)
+    plain, found = findings(sums, shape, share), findings([*sums, blank], shape, counted)
+    for a, b in zip(plain.layers, found.layers, strict=True):
+        assert b.loss_error == pytest.approx(a.loss_error)
+    assert any(layer.loss_error > 0 for layer in plain.layers)
+    few = findings([*sums[:3], blank], shape, counted)
+    assert all(math.isnan(layer.loss_error) for layer in few.layers)
+
+
 def test_a_metric_of_which_lower_is_better_loses_what_it_rises() -> None:
     def distance(states: Sequence[State]) -> dict[str, float]:
         return {"distance": 3.0 - 2.0 * share(states)["share"]}

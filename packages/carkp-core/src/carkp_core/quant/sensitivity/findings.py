@@ -27,7 +27,7 @@ from carkp_core.quant.sensitivity.outline import LayerOutline, Offer, Outline
 #: Observers whose thresholds are tried on the histograms, of layers that hurt and of this many of the noisiest.
 CANDIDATES = ("min_max", "moving_average", "percentile", "mse", "kl")
 TRIED_LAYERS = 10
-#: From this many batches on, the standard error of a metric's loss is known.
+#: From this many batches with a finite metric on, the standard error of a metric's loss is known.
 ERROR_BATCHES = 4
 
 Metrics = Mapping[str, float]
@@ -85,7 +85,7 @@ class LayerFindings:
     #: of which lower is better loses what it rises.
     loss_alone: float
     gain_without: float
-    #: Standard error of ``loss_alone`` over the batches; NaN with fewer than ``ERROR_BATCHES``.
+    #: Standard error of ``loss_alone`` over the batches with a finite metric; NaN with fewer than ``ERROR_BATCHES``.
     loss_error: float
     #: Greatest channel's magnitude over the median one's.
     channel_imbalance: float
@@ -247,13 +247,16 @@ def _loss_bound(before: Metrics, after: Metrics, metric: str, lower_is_better: b
 
 
 def _loss_error(batches: Sequence[BatchSums], name: str, metric: str, compute: Compute) -> float:
-    """Standard error of what a layer alone costs, from the batches' differences."""
+    """Standard error of what a layer alone costs, from the differences of the batches that have the metric."""
     if not metric or len(batches) < ERROR_BATCHES:
         return math.nan
     losses = [
         compute(batch.in_float.states)[metric] - compute(batch.layers[name].only.states)[metric] for batch in batches
     ]
-    return float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if len(finite) < ERROR_BATCHES:
+        return math.nan
+    return float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
 
 
 def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None) -> LayerFindings:
