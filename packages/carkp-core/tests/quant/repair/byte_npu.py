@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from npu_toys import ToyBackend
 
-from carkp_core.backend import CheckReport, CompileOptions, PerformanceReport, Violation
+from carkp_core.backend import Backend, CheckReport, CompileOptions, PerformanceReport, Violation
+from carkp_core.context import Context
 from carkp_core.ir.graph import Graph
+from carkp_core.plugins import plugin_manager
 
 BYTES_PER_MS = 10_000
 
@@ -24,3 +28,15 @@ class ByteBackend(ToyBackend):
         report = super().check(graph, march)
         violations = tuple(Violation("int8_only", n.name, "", "int16", "int8", "") for n in refused)
         return CheckReport(march, report.nodes, report.violations + violations)
+
+
+def context(backends: tuple[Backend, ...] = (), march: str = "bytes") -> Context:
+    plugins = plugin_manager(load_installed=False)
+    options = CompileOptions(march, "net", Path("net.hbm"), Path())
+    return Context(
+        plugins, plugins.catalog(), backends, march, "net", Path(), compile_options=lambda: options
+    )  # fmt: skip
+
+
+def bytes_context() -> Context:
+    return context((Backend("bytes", ("bytes",), "byte_npu:ByteBackend", "tests"),))

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from byte_npu import bytes_context, context
 from exact_networks import differing
 from repair_nets import KeypointNet, TwoUnits, calibrate, float_outputs, images, lively, noise_share, prepared
 
-from carkp_core.backend import Backend, CompileOptions
-from carkp_core.context import Context
 from carkp_core.errors import ConfigError
-from carkp_core.plugins import plugin_manager
 from carkp_core.quant.convert import convert
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.repair.auto_int16 import AutoInt16
-
-
-def context(backends: tuple[Backend, ...] = (), march: str = "bytes") -> Context:
-    plugins = plugin_manager(load_installed=False)
-    options = CompileOptions(march, "net", Path("net.hbm"), Path())
-    return Context(
-        plugins, plugins.catalog(), backends, march, "net", Path(), compile_options=lambda: options
-    )  # fmt: skip
-
-
-def bytes_context() -> Context:
-    return context((Backend("bytes", ("bytes",), "byte_npu:ByteBackend", "tests"),))
 
 
 def chosen(x: torch.Tensor, **kwargs: Any) -> tuple[QuantizedNetwork, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from byte_npu import bytes_context, context
 from exact_networks import calibrated, differing
 from repair_nets import Everywhere, KeypointNet, calibrate, float_outputs, images, lively, noise_share, prepared
 from torch import nn
@@ -131,3 +132,25 @@ def test_a_pattern_of_tensors_with_the_inputs_type_says_so() -> None:
     with pytest.raises(ConfigError, match="outputs=True names can be used") as caught:
         Int16(outputs=True).before_calibration(only, [x])
     assert caught.value.allowed == "no layer of this network"
+
+
+def test_what_the_march_refuses_is_said_with_its_rule() -> None:
+    """ByteBackend refuses int16 of transposed convolutions, and any table."""
+    x = images(4)
+    net = lively(KeypointNet(), 0)
+    fine = repaired(prepared(net), Int16(outputs=True, context=bytes_context()), x)
+    assert fine.repairs[0]["refused_by_march"] == []
+    assert "warning" not in fine.repairs[0]["summary"]
+    refused = repaired(prepared(net), Int16(["up"], outputs=True, context=bytes_context()), x)
+    assert refused.repairs[0]["refused_by_march"] == ["up: int8_only"]
+    assert refused.repairs[0]["summary"].endswith("warning: march bytes refuses up: int8_only")
+    # Asking changes nothing, and without a backend nobody is asked.
+    alone = repaired(prepared(net), Int16(["up"], outputs=True, context=context()), x)
+    assert alone.repairs[0]["refused_by_march"] == []
+    assert convert(alone, "net").digest() == convert(refused, "net").digest()
+
+
+def test_what_the_march_refuses_of_int8_too_is_not_blamed_on_int16() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.ConvTranspose2d(4, 2, 2, 2)).eval()
+    network = repaired(prepared(net), Int16(outputs=True, context=bytes_context()), images(2))
+    assert network.repairs[0]["refused_by_march"] == ["2: int8_only"]

@@ -10,15 +10,19 @@ quarter more, at the least the calibrated range.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from carkp_core.errors import ConfigError
+from carkp_core.backend import NpuBackend
+from carkp_core.context import Context
+from carkp_core.errors import CarkpError, ConfigError
 from carkp_core.ir.arithmetic import INT_RANGE
 from carkp_core.quant.constants import WEIGHT_LIMIT, safe_scale
+from carkp_core.quant.convert import convert
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.ops.weighted import Weighted
 from carkp_core.quant.repair.ranges import portions
@@ -28,6 +32,8 @@ from carkp_core.quant.types import deciding, set_types
 
 #: Fewer lost weight bits than this are not worth a line.
 LEAST_BITS = 1e-3
+#: So many refusals of the march are in the line; the report has all.
+TOLD_REFUSALS = 3
 
 
 class Int16:
@@ -40,6 +46,9 @@ class Int16:
         table or a move has the type of what it reads, so there the layer before it does.
     outputs:
         The network's outputs become int16.
+    context:
+        Whose backend is asked whether the march runs it, where one is installed. A refusal is said, not an error: the
+        integer model runs all the same.
 
     Raises
     ------
@@ -47,9 +56,9 @@ class Int16:
         Nothing is chosen; in calibration, a pattern that no layer matches, or only such as have an input's type.
     """
 
-    def __init__(self, tensors: Sequence[str] = (), outputs: bool = False) -> None:
+    def __init__(self, tensors: Sequence[str] = (), outputs: bool = False, *, context: Context | None = None) -> None:
         self.tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
-        self.outputs = outputs
+        self.outputs, self.context = outputs, context
         if not self.tensors and not outputs:
             raise ConfigError("Int16: nothing is chosen", allowed="tensors=['decode_head.*'], outputs=True, or both")
 
@@ -63,8 +72,28 @@ class Int16:
         chosen = self._chosen(network)
         widen(network, chosen, greatest_values(network, batches, chosen))
         lost = weight_bits_lost(network, batches[0])
+        refused = self._refused(network, chosen)
         summary = f"{len(chosen)} tensors; {len(lost)} layers that read them lose weight bits"
-        note(network, self, summary, {"tensors": chosen, "weight_bits_lost": lost})
+        if refused and self.context is not None:
+            told = "; ".join(refused[:TOLD_REFUSALS]) + ("; ..." if len(refused) > TOLD_REFUSALS else "")
+            summary += f"; warning: march {self.context.march} refuses {told}"
+        note(network, self, summary, {"tensors": chosen, "weight_bits_lost": lost, "refused_by_march": refused})
+
+    def _refused(self, network: QuantizedNetwork, chosen: Sequence[str]) -> list[str]:
+        """What the march has against these tensors' type, and would not have against int8."""
+        backend = self.context.backend_or_none() if self.context is not None else None
+        if self.context is None or backend is None:
+            return []
+        wide = copy.deepcopy(network).cpu()
+        found = _refusals(backend, wide, self.context.march)
+        if not found:
+            return []
+        set_types(wide, dict.fromkeys(chosen, "int8"))
+        for name in chosen:
+            layer: Any = wide.layer(name)
+            layer.scale.data.mul_(INT_RANGE["int16"][1] / INT_RANGE["int8"][1])
+        anyway = _refusals(backend, wide, self.context.march)
+        return [said for said in found if said not in anyway]
 
     def _chosen(self, network: QuantizedNetwork) -> list[str]:
         asked = {"outputs=True": list(network.output_names)} if self.outputs else {}
@@ -78,6 +107,18 @@ class Int16:
                 raise nothing_usable("Int16", said, why, [name for name in usable if name not in network.inputs])
             chosen += found
         return list(dict.fromkeys(chosen))
+
+
+def _refusals(backend: NpuBackend, network: QuantizedNetwork, march: str) -> list[str]:
+    """``node: rule`` of each refusal of the checker; none where the network does not convert, which is said later."""
+    try:
+        graph = convert(network, "trial", allow_unknown=True)
+    except CarkpError:
+        return []
+    report = backend.check(graph, march)
+    broken = {violation.node for violation in report.violations}
+    off = [f"{v.node}: not on the NPU" for v in report.nodes if v.verdict != "NPU" and v.node not in broken]
+    return list(dict.fromkeys([*(f"{v.node}: {v.rule}" for v in report.violations), *off]))
 
 
 def greatest_values(network: QuantizedNetwork, batches: Sequence[InputBatch], names: Iterable[str]) -> dict[str, float]:
