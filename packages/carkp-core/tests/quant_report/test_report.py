@@ -123,6 +123,12 @@ def test_a_stage_that_was_not_run(tmp_path: Path) -> None:
         reported(tmp_path, stage="qat")
 
 
+def test_an_observer_that_chooses_has_what_to_choose_on(folder: Path) -> None:
+    observer = "calibration_trainer.model_convert_pipeline.qconfig_params.activation_calibration_observer='mix'"
+    found = reported(folder, observer, stage="float").sensitivity
+    assert any(layer.offers for layer in found.layers)
+
+
 def test_the_float_stage_is_calibrated_on_the_spot(folder: Path) -> None:
     report = reported(folder, stage="float")
     assert report.stage == "float"

@@ -56,6 +56,15 @@ def test_the_metrics_are_those_that_the_config_names(folder: Path) -> None:
     assert [metric.name for metric in open_source(session).metrics] == ["found"]
 
 
+def test_the_float_stage_takes_the_observer_of_calibration(folder: Path) -> None:
+    source = open_source(opened(folder), "float")
+    assert source.observer == "min_max"
+    assert source.network.default_observer().name == "min_max"
+    assert source.notes[0].endswith("with the observer min_max and no repairs")
+    write_config(folder, "calibration_trainer = None\n")
+    assert open_source(opened(folder), "float").observer == "percentile"
+
+
 @pytest.mark.parametrize(
     ("metric", "checkpoint", "lower"),
     [

@@ -31,6 +31,8 @@ from carkp_core.train.seeding import seed_everything
 
 Say = Callable[[str], None]
 
+#: Batches on which an observer that chooses compares its candidates, where the network is calibrated on the spot.
+CHOOSING_BATCHES = 4
 #: Samples that the numbers are of, unless asked for otherwise.
 SAMPLES = 256
 
@@ -139,7 +141,7 @@ def _calibrate(source: Source, feed: Feed, trial: Trial, environment: Environmen
             network(*images)
             advance()
             environment.stop_if_asked()
-    network.finish_observing()
+    network.finish_observing(batches=batches[:CHOOSING_BATCHES] if network.chooses else ())
 
 
 def _measure(

@@ -1,7 +1,8 @@
 """What a report is about: a stage's quantized network, with the data and the metrics of its predictor.
 
 A config without any quantized stage is calibrated on the spot: the float stage's best checkpoint on the report's own
-samples or, where there is no more than a ``deploy_model``, its weights as they are on random inputs. Notes say so.
+samples, with the calibration trainer's observer where there is one, or, where there is no more than a
+``deploy_model``, its weights as they are on random inputs. Notes say so.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def open_source(session: Session, stage: str | None = None) -> Source:
     pipeline = predictor.model_convert_pipeline
     model = (pipeline(predictor.model) if pipeline else predictor.model).eval()
     network = deployed(model)
-    settings = _settings(pipeline)
+    settings = _calibration_settings(session) if stage == "float" else _settings(pipeline)
     if stage == "float":
-        network = _prepared(session, network)
+        network = _prepared(session, network, settings)
     if not isinstance(network, QuantizedNetwork):
         raise ConfigError(
             f"the {stage} predictor's model is not quantized",
@@ -107,7 +108,7 @@ def open_source(session: Session, stage: str | None = None) -> Source:
         checkpoints=getattr(pipeline, "sources", []),
         uncalibrated=stage == "float",
         lower_is_better=_lower_is_better(session, stage, predictor.own_metrics),
-        notes=("the float network, calibrated on the samples of this report",) if stage == "float" else (),
+        notes=(_on_the_spot(settings),) if stage == "float" else (),
     )
 
 
@@ -127,7 +128,7 @@ def _untrained(session: Session) -> Source:
     return Source(
         stage=UNTRAINED,
         model=network,
-        network=_prepared(session, network).eval(),
+        network=_prepared(session, network, QuantSettings()).eval(),
         data=None,
         processor=MultiBatchProcessor(need_grad_update=False),
         metrics=(),
@@ -138,15 +139,28 @@ def _untrained(session: Session) -> Source:
     )
 
 
-def _prepared(session: Session, network: nn.Module) -> QuantizedNetwork:
-    """Quantized, with the observer that calibration takes by default."""
+def _prepared(session: Session, network: nn.Module, settings: QuantSettings) -> QuantizedNetwork:
+    """Quantized, with the observer of calibration."""
     context: Context = session.context
     made = prepare(network, session.deploy_inputs(), context=context, input_scales=context.input_scales)
-    settings = QuantSettings()
     made.default_observer = observer_factory(
         settings.calibration_observer, settings.calibration_kwargs, context.catalog
     )
     return made
+
+
+def _calibration_settings(session: Session) -> QuantSettings:
+    """What the calibration trainer's config says of observers; the defaults without one."""
+    pipeline = (derive.trainer_node(session.config, "calibration") or {}).get("model_convert_pipeline")
+    return quant_settings(None, pipeline.get("qconfig_params") if isinstance(pipeline, dict) else None)
+
+
+def _on_the_spot(settings: QuantSettings) -> str:
+    """How the float stage is calibrated, for people."""
+    return (
+        "the float network, calibrated on the samples of this report with the observer "
+        f"{settings.calibration_observer} and no repairs"
+    )
 
 
 def _settings(pipeline: Any) -> QuantSettings:
