@@ -98,7 +98,13 @@ def test_an_observer_that_wastes_steps_is_called_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "applies"), [(WEIGHTS, True), ({}, False), ({**WEIGHTS, "repairs": ("AdaRound",)}, False)]
+    ("changes", "applies"),
+    [
+        (WEIGHTS, True),
+        ({}, False),
+        ({**WEIGHTS, "repairs": ("AdaRound",)}, False),
+        ({**WEIGHTS, "shared": True}, False),
+    ],
 )
 def test_adaround(changes: dict[str, Any], applies: bool) -> None:
     assert (advice.adaround(layer_findings(**changes)) is not None) is applies

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from exact_networks import calibrated
 from sensitive_nets import DepthwiseNet, healthy, images
+from torch import Tensor, nn
 
 from carkp_core.quant.network import QuantizedNetwork
+from carkp_core.quant.sensitivity.findings import findings
+from carkp_core.quant.sensitivity.measurement import measure
 from carkp_core.quant.sensitivity.mixed import MixedNetwork
 from carkp_core.quant.sensitivity.outline import Offer, Outline, outline
 from carkp_core.quant.settings import observer_factory
@@ -55,3 +59,25 @@ def test_a_layer_knows_what_it_reads_even_behind_moves() -> None:
     assert found["depthwise"].reads == "stem"
     assert found["depthwise2"].reads == "project", "a max pooling lies between"
     assert found["img"].reads == ""
+
+
+class Twice(nn.Module):
+    """One convolution used twice, and another once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.again = nn.Conv2d(3, 3, 1)
+        self.head = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.again(torch.relu(self.again(x))))
+
+
+def test_weights_that_two_layers_have_are_shared() -> None:
+    mixed = MixedNetwork(calibrated(Twice(), images(), input_scales={"img": 1 / 128}))
+    layers = outline(mixed).layers
+    assert len([name for name, layer in layers.items() if layer.shared]) == 2
+    assert not layers["head"].shared
+    found = findings([measure(mixed, [images()])], outline(mixed))
+    assert {layer.name: layer.shared for layer in found.layers} == {k: layer.shared for k, layer in layers.items()}

@@ -115,8 +115,11 @@ def observer(layer: LayerFindings) -> Advice | None:
 
 
 def adaround(layer: LayerFindings) -> Advice | None:
-    """The error comes from the weights: learn which way each of them is rounded, unless that was done."""
-    if _from_output(layer) or "AdaRound" in layer.repairs:
+    """The error comes from the weights: learn which way each of them is rounded, unless that was done.
+
+    Not where another layer has the same weights: AdaRound leaves them alone.
+    """
+    if _from_output(layer) or layer.shared or "AdaRound" in layer.repairs:
         return None
     text = f"rounded weights alone leave {_db(layer.weights_db)}, the rounded output alone {_db(layer.output_db)}"
     config = f'dict(type="AdaRound", layers=["{layer.name}"])'

@@ -96,6 +96,8 @@ class LayerFindings:
     histogram: Histogram = field(repr=False)
     #: A layer that alone costs more than this of the first metric hurts.
     loss_bound: float = HURTS_LOSS
+    #: Another layer has the same weights.
+    shared: bool = False
     hurts: bool = False
     advice: tuple[Advice, ...] = ()
 
@@ -303,6 +305,7 @@ def _layer(outline: LayerOutline, sums: LayerSums, read: LayerSums | None) -> La
         weights_equalized_db=0.0 if read is None else weight_gain_db(read.channel_absmax, outline.reach),
         candidates=(),
         histogram=sums.histogram,
+        shared=outline.shared,
     )
 
 

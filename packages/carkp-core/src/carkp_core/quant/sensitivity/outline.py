@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from attrs import frozen
 from carkp_core.quant.layer import Bounds, Layer
 from carkp_core.quant.network import QuantizedNetwork
 from carkp_core.quant.repair.channel_scales import ChannelScales, channel_scales
+from carkp_core.quant.repair.weighted_layers import shared_weights
 from carkp_core.quant.sensitivity.balance import Floats, Ids, channel_variables, importance, reach
 from carkp_core.quant.sensitivity.measurement import measured_layers
 from carkp_core.quant.sensitivity.mixed import MixedNetwork
@@ -42,6 +43,8 @@ class LayerOutline:
     offers: tuple[Offer, ...]
     #: The repair passes that it went through.
     repairs: tuple[str, ...]
+    #: Another layer has the same weights: a module that the network uses twice.
+    shared: bool
     #: The scale was given, not calibrated.
     fixed: bool
     #: Of the output's channels: their variables [C], and the energy of the weights that read them.
@@ -70,10 +73,13 @@ def outline(network: MixedNetwork, observer: str = "") -> Outline:
     quantized = network.network
     device = next((b.device for b in quantized.buffers()), torch.device("cpu"))
     scales = channel_scales(quantized, [torch.zeros(s, device=device) for s in quantized.input_shapes.values()])
-    return Outline({name: _layer(network, name, observer, scales) for name in measured_layers(network)})
+    shared = shared_weights(quantized)
+    return Outline({name: _layer(network, name, observer, scales, shared) for name in measured_layers(network)})
 
 
-def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScales) -> LayerOutline:
+def _layer(
+    network: MixedNetwork, name: str, observer: str, scales: ChannelScales, shared: Collection[str]
+) -> LayerOutline:
     layer, kind = network.network.layer(name), network.kinds[name]
     fixed = bool(getattr(layer, "fixed", False)) or not layer.own_scale
     record = network.network.observer_choices.get(name, {})
@@ -92,6 +98,7 @@ def _layer(network: MixedNetwork, name: str, observer: str, scales: ChannelScale
         offers=tuple(Offer(key, record["thresholds"][key], error) for key, error in errors.items()),
         fixed=fixed,
         repairs=_repairs(network.network, name),
+        shared=name in shared,
         variables=variables,
         importance=importance(scales, name, variables),
         reads=reads,
